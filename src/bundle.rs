@@ -1,0 +1,346 @@
+//! config.json and process.json: read once, bounded, and turned into the spec's types with a JSON
+//! pointer for everything that does not fit.
+
+use std::fmt;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use serde::de::{DeserializeOwned, DeserializeSeed, MapAccess, SeqAccess, Visitor};
+use serde_json::Value;
+
+use crate::error::{Error, Problem, Result};
+use crate::sys;
+
+/// Largest config.json in bytes: the biggest real ones are below 1 MiB.
+pub const MAX_BYTES: usize = 16 << 20;
+/// Most members and items in the whole document.
+const MAX_ENTRIES: usize = 100_000;
+/// Most problems told of types alone.
+const MAX_PARSE_PROBLEMS: usize = 50;
+
+/// Reads a regular file of at most [`MAX_BYTES`] through one descriptor: what is checked is what is used.
+pub fn read(path: &Path) -> Result<Vec<u8>> {
+    let name = sys::cstr("open", path.as_os_str().as_bytes())?;
+    // O_NONBLOCK: opening a FIFO must not hang.
+    let file = sys::fs::open(&name, libc::O_RDONLY | libc::O_NONBLOCK)?;
+    let stat = sys::fs::fstat(file.as_fd())?;
+    if stat.st_mode & libc::S_IFMT != libc::S_IFREG {
+        return Err(Error::text(format!("{}: not a regular file", path.display())));
+    }
+    sys::fs::read_to_end(file.as_fd(), MAX_BYTES)
+        .map_err(|error| error.about(path.display()).into())
+}
+
+/// The absolute path of an existing bundle directory.
+pub fn absolute(path: &Path) -> Result<PathBuf> {
+    let cwd = PathBuf::from(std::ffi::OsString::from(
+        String::from_utf8_lossy(&sys::fs::getcwd()?).into_owned(),
+    ));
+    let mut out = PathBuf::new();
+    for part in cwd.join(path).components() {
+        match part {
+            std::path::Component::ParentDir => {
+                out.pop();
+            }
+            std::path::Component::CurDir => {}
+            other => out.push(other),
+        }
+    }
+    Ok(out)
+}
+
+/// Parses a document of type `T`, with warnings of what was let pass. Every member that does not fit is
+/// a [`Problem`], up to a limit.
+pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, Vec<String>)> {
+    scan(bytes)?;
+    match serde_json::from_slice(bytes) {
+        Ok(spec) => Ok((spec, Vec::new())),
+        Err(_) => parse_slowly(bytes),
+    }
+}
+
+/// Rejects what no field of the spec can mean: wrong syntax, trailing text, duplicate names, too deep
+/// (128, by `serde_json`) or too many entries. Costs some tens of microseconds and nothing of the heap.
+fn scan(bytes: &[u8]) -> Result<()> {
+    let mut entries = 0;
+    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    Strict(&mut entries).deserialize(&mut deserializer).and_then(|()| deserializer.end()).map_err(
+        |error| Error::Config(vec![Problem { pointer: String::new(), text: error.to_string() }]),
+    )
+}
+
+/// Walks a document without keeping it.
+struct Strict<'a>(&'a mut usize);
+
+impl Strict<'_> {
+    fn count<E: serde::de::Error>(&mut self) -> std::result::Result<(), E> {
+        *self.0 += 1;
+        if *self.0 > MAX_ENTRIES {
+            return Err(E::custom(format_args!("more than {MAX_ENTRIES} entries")));
+        }
+        Ok(())
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Strict<'_> {
+    type Value = ();
+    fn deserialize<D: serde::Deserializer<'de>>(
+        self,
+        deserializer: D,
+    ) -> std::result::Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Strict<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+    fn visit_bool<E>(self, _: bool) -> std::result::Result<(), E> {
+        Ok(())
+    }
+    fn visit_i64<E>(self, _: i64) -> std::result::Result<(), E> {
+        Ok(())
+    }
+    fn visit_u64<E>(self, _: u64) -> std::result::Result<(), E> {
+        Ok(())
+    }
+    fn visit_f64<E>(self, _: f64) -> std::result::Result<(), E> {
+        Ok(())
+    }
+    fn visit_str<E>(self, _: &str) -> std::result::Result<(), E> {
+        Ok(())
+    }
+    fn visit_unit<E>(self) -> std::result::Result<(), E> {
+        Ok(())
+    }
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut seq: A) -> std::result::Result<(), A::Error> {
+        while seq.next_element_seed(Strict(self.0))?.is_some() {
+            self.count()?;
+        }
+        Ok(())
+    }
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> std::result::Result<(), A::Error> {
+        let mut seen = std::collections::HashSet::<std::borrow::Cow<'de, str>>::new();
+        while let Some(Name(name)) = map.next_key()? {
+            self.count()?;
+            if seen.contains(&name) {
+                return Err(serde::de::Error::custom(format_args!(
+                    "duplicate member `{}`",
+                    name.escape_debug()
+                )));
+            }
+            seen.insert(name);
+            map.next_value_seed(Strict(self.0))?;
+        }
+        Ok(())
+    }
+}
+
+/// A member name, borrowed where it has no escapes.
+struct Name<'de>(std::borrow::Cow<'de, str>);
+
+impl<'de> serde::Deserialize<'de> for Name<'de> {
+    fn deserialize<D: serde::Deserializer<'de>>(
+        deserializer: D,
+    ) -> std::result::Result<Self, D::Error> {
+        struct Visit;
+        impl<'de> Visitor<'de> for Visit {
+            type Value = Name<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a member name")
+            }
+            fn visit_borrowed_str<E>(self, name: &'de str) -> std::result::Result<Self::Value, E> {
+                Ok(Name(name.into()))
+            }
+            fn visit_str<E>(self, name: &str) -> std::result::Result<Self::Value, E> {
+                Ok(Name(name.to_owned().into()))
+            }
+        }
+        deserializer.deserialize_str(Visit)
+    }
+}
+
+/// The way taken only when the fast one failed: repairs what the spec tolerates and the types do not,
+/// then collects every member that still does not fit.
+fn parse_slowly<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, Vec<String>)> {
+    let syntax = |error: serde_json::Error| {
+        Error::Config(vec![Problem { pointer: String::new(), text: error.to_string() }])
+    };
+    let mut value: Value = serde_json::from_slice(bytes).map_err(syntax)?;
+    let warnings = repair(&mut value);
+    let mut problems = Vec::new();
+    loop {
+        let error = match serde_path_to_error::deserialize::<_, T>(&value) {
+            Ok(spec) if problems.is_empty() => return Ok((spec, warnings)),
+            Ok(_) => return Err(Error::Config(problems)),
+            Err(error) => error,
+        };
+        let pointer = pointer_of(error.path());
+        let text = error.inner().to_string();
+        let missing = text.starts_with("missing field") && !problems.is_empty();
+        if !missing {
+            problems.push(Problem { pointer: pointer.clone(), text });
+        }
+        // Take the offender out and look for the next; what is then missing is not worth telling.
+        if missing || problems.len() >= MAX_PARSE_PROBLEMS || !remove(&mut value, &pointer) {
+            return Err(Error::Config(problems));
+        }
+    }
+}
+
+/// Serde's path as a JSON pointer.
+fn pointer_of(path: &serde_path_to_error::Path) -> String {
+    use serde_path_to_error::Segment;
+    let mut pointer = String::new();
+    for segment in path {
+        match segment {
+            Segment::Seq { index } => pointer.push_str(&format!("/{index}")),
+            Segment::Map { key } => pointer.push_str(&format!("/{}", escape(key))),
+            Segment::Enum { .. } | Segment::Unknown => {}
+        }
+    }
+    pointer
+}
+
+/// A member name in a JSON pointer.
+#[must_use]
+pub fn escape(name: &str) -> String {
+    name.replace('~', "~0").replace('/', "~1").escape_debug().to_string()
+}
+
+fn remove(value: &mut Value, pointer: &str) -> bool {
+    let Some((parent, last)) = pointer.rsplit_once('/') else { return false };
+    let last = last.replace("~1", "/").replace("~0", "~");
+    match value.pointer_mut(parent) {
+        Some(Value::Object(members)) => members.remove(&last).is_some(),
+        Some(Value::Array(items)) => match last.parse::<usize>() {
+            // Null keeps the numbers of the others; a null that is refused again goes for good.
+            Ok(index) => match items.get_mut(index) {
+                Some(item) if item.is_null() => {
+                    items.remove(index);
+                    true
+                }
+                Some(item) => {
+                    *item = Value::Null;
+                    false
+                }
+                None => false,
+            },
+            Err(_) => false,
+        },
+        _ => false,
+    }
+}
+
+/// What the spec allows and the types of oci-spec 0.10 refuse.
+fn repair(config: &mut Value) -> Vec<String> {
+    let mut warnings = Vec::new();
+    // exec's document is the process object itself.
+    let whole = config.get("process").is_none();
+    let process = if whole { Some(&mut *config) } else { config.get_mut("process") };
+    if let Some(Value::Object(process)) = process {
+        if process.contains_key("cwd") && !process.contains_key("user") {
+            process.insert("user".into(), serde_json::json!({"uid": 0, "gid": 0}));
+        }
+        if let Some(Value::Object(sets)) = process.get_mut("capabilities") {
+            for names in sets.values_mut().filter_map(Value::as_array_mut) {
+                names.retain(|name| {
+                    name.as_str().is_none_or(|name| keep_capability(name, &mut warnings))
+                });
+            }
+        }
+        for flag in process
+            .get_mut("scheduler")
+            .and_then(|scheduler| scheduler.get_mut("flags"))
+            .and_then(Value::as_array_mut)
+            .into_iter()
+            .flatten()
+        {
+            match flag.as_str() {
+                Some("SCHED_FLAG_RESET_ON_FORK") => *flag = "SCHED_RESET_ON_FORK".into(),
+                Some("SCHED_FLAG_DL_OVERRUN") => *flag = "SCHED_FLAG_D_L_OVERRUN".into(),
+                _ => {}
+            }
+        }
+    }
+    for rule in config
+        .pointer_mut("/linux/resources/devices")
+        .and_then(Value::as_array_mut)
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_object_mut)
+    {
+        if rule.get("type").and_then(Value::as_str) == Some("") {
+            rule.remove("type");
+        }
+    }
+    warnings
+}
+
+/// Whether a capability name is known; the spec wants a warning for others, no failure.
+fn keep_capability(name: &str, warnings: &mut Vec<String>) -> bool {
+    let known = crate::plan::caps::number(name).is_some();
+    let warning =
+        format!("/process/capabilities: unknown capability {} is dropped", name.escape_debug());
+    if !known && !warnings.contains(&warning) {
+        warnings.push(warning);
+    }
+    known
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use oci_spec::runtime::Spec;
+
+    fn problems(json: &str) -> String {
+        parse::<Spec>(json.as_bytes()).err().map(|error| error.to_string()).unwrap_or_default()
+    }
+
+    #[test]
+    fn a_wrong_type_is_told_with_its_pointer() {
+        let text =
+            problems(r#"{"ociVersion":"1.0.0","process":{"cwd":"/","user":{"uid":-1,"gid":0}}}"#);
+        assert!(text.starts_with("/process/user/uid: "), "{text}");
+    }
+
+    #[test]
+    fn all_wrong_types_are_told_at_once() {
+        let text = problems(r#"{"ociVersion":"1.0.0","hostname":3,"domainname":4,"mounts":{}}"#);
+        for pointer in ["/hostname: ", "/domainname: ", "/mounts: "] {
+            assert!(text.contains(pointer), "{text}");
+        }
+    }
+
+    #[test]
+    fn duplicate_members_and_trailing_text_are_refused() {
+        assert!(
+            problems(r#"{"ociVersion":"1.0.0","x":{"a":1,"a":2}}"#)
+                .contains("duplicate member `a`")
+        );
+        assert!(problems(r#"{"ociVersion":"1.0.0"} x"#).contains("trailing characters"));
+    }
+
+    #[test]
+    fn depth_and_number_of_entries_are_bounded() {
+        let deep = format!(
+            "{{\"ociVersion\":\"1.0.0\",\"x\":{}{}}}",
+            "[".repeat(1_000_000),
+            "]".repeat(1_000_000)
+        );
+        assert!(problems(&deep).contains("recursion limit"));
+        let wide = format!("{{\"ociVersion\":\"1.0.0\",\"x\":[{}0]}}", "0,".repeat(200_000));
+        assert!(problems(&wide).contains("more than 100000 entries"));
+    }
+
+    #[test]
+    fn what_the_spec_tolerates_is_accepted() {
+        let json = r#"{"ociVersion":"1.0.0","process":{"cwd":"/","capabilities":{"bounding":["CAP_NO_SUCH","CAP_KILL"]}},
+            "linux":{"resources":{"devices":[{"allow":false,"type":"","access":"rwm"}]}}}"#;
+        assert_eq!(problems(json), "");
+    }
+}

@@ -1,0 +1,191 @@
+//! One cgroup directory: found and made by descriptor, its files read and written.
+//!
+//! Every path starts at a hierarchy's mount point, whose filesystem type is verified, and is resolved
+//! beneath it without links or mounts in between: nothing is ever made outside of cgroupfs.
+
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use super::record::Place;
+use crate::error::{Error, Result};
+use crate::sys::{self, fs};
+
+/// An open directory of a container.
+#[derive(Debug)]
+pub(super) struct Dir {
+    /// Which one.
+    pub place: Place,
+    /// Itself, readable.
+    pub fd: OwnedFd,
+    /// Whether we made it just now, so that it has defaults, no processes and no children.
+    pub fresh: bool,
+    /// v2: the controllers enabled for it. Filled by [`super::Group::create`] only.
+    pub controllers: Vec<String>,
+    /// v2: why a controller could not be enabled.
+    pub refusals: Vec<(String, sys::Error)>,
+}
+
+impl Dir {
+    pub fn new(place: &Place, fd: OwnedFd, fresh: bool) -> Self {
+        Self { place: place.clone(), fd, fresh, controllers: Vec::new(), refusals: Vec::new() }
+    }
+}
+
+impl AsFd for Dir {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// A directory we made, to be undone.
+#[derive(Debug)]
+pub(super) struct Made {
+    pub parent: OwnedFd,
+    pub name: CString,
+}
+
+/// The mount point of a place's hierarchy, verified to be a cgroup filesystem of its version.
+pub(super) fn open_mount(place: &Place) -> Result<OwnedFd> {
+    let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW;
+    let fd = fs::open(&sys::cstr("open", &place.mount)?, flags)?;
+    let wanted = if place.is_v2() { libc::CGROUP2_SUPER_MAGIC } else { libc::CGROUP_SUPER_MAGIC };
+    if fs::fs_magic(fd.as_fd())? != wanted {
+        return Err(Error::text(format!("{}: not the cgroup filesystem it was", place.mount)));
+    }
+    Ok(fd)
+}
+
+/// A directory below another.
+pub(super) fn open_below(dir: BorrowedFd<'_>, path: &str, flags: i32) -> sys::Result<OwnedFd> {
+    let path = sys::cstr("openat2", path)?;
+    fs::openat2(dir, &path, flags | libc::O_DIRECTORY, 0, fs::BENEATH)
+}
+
+/// Opens an existing place; `None` when it, or its whole hierarchy, is gone.
+pub(super) fn open(place: &Place) -> Result<Option<Dir>> {
+    let mount = match open_mount(place) {
+        Err(error) if error.errno() == Some(libc::ENOENT) => return Ok(None),
+        other => other?,
+    };
+    match open_below(mount.as_fd(), &place.path, libc::O_RDONLY) {
+        Ok(fd) => Ok(Some(Dir::new(place, fd, false))),
+        Err(error) if is_gone(&error) => Ok(None),
+        Err(error) => Err(Error::from(error.about(place.dir()))),
+    }
+}
+
+/// Makes a place with the parents it lacks. What was made is noted in `made`, even on failure.
+pub(super) fn make(place: &Place, made: &mut Vec<Made>) -> Result<Dir> {
+    let mount = open_mount(place)?;
+    let (above, name) = match place.path.rsplit_once('/') {
+        Some((above, name)) => (Some(above), name),
+        None => (None, place.path.as_str()),
+    };
+    let named = |error: sys::Error| Error::from(error.about(place.dir()));
+    let parent = match above {
+        None => mount,
+        Some(above) => match open_below(mount.as_fd(), above, libc::O_PATH) {
+            Err(error) if error.errno == libc::ENOENT => {
+                make_parents(mount, above, made).map_err(named)?
+            }
+            other => other.map_err(named)?,
+        },
+    };
+    let c_name = sys::cstr("mkdir", name)?;
+    let fresh = match fs::mkdirat(parent.as_fd(), &c_name, 0o755) {
+        Ok(()) => true,
+        Err(error) if error.errno == libc::EEXIST => false,
+        Err(error) => return Err(named(error)),
+    };
+    let fd = open_below(parent.as_fd(), name, libc::O_RDONLY);
+    if fresh {
+        made.push(Made { parent, name: c_name });
+    }
+    Ok(Dir::new(place, fd.map_err(named)?, fresh))
+}
+
+fn make_parents(mount: OwnedFd, path: &str, made: &mut Vec<Made>) -> sys::Result<OwnedFd> {
+    let mut current = mount;
+    for name in path.split('/') {
+        current = match open_below(current.as_fd(), name, libc::O_PATH) {
+            Err(error) if error.errno == libc::ENOENT => {
+                let c_name = sys::cstr("mkdir", name)?;
+                let ours = match fs::mkdirat(current.as_fd(), &c_name, 0o755) {
+                    Ok(()) => true,
+                    // Another container with the same parent was faster.
+                    Err(error) if error.errno == libc::EEXIST => false,
+                    Err(error) => return Err(error),
+                };
+                let next = open_below(current.as_fd(), name, libc::O_PATH)?;
+                if ours {
+                    made.push(Made { parent: current, name: c_name });
+                }
+                next
+            }
+            other => other?,
+        };
+    }
+    Ok(current)
+}
+
+/// Reads a small file of a cgroup. The kernel gives it in one piece.
+pub(super) fn read(dir: impl AsFd, file: &CStr) -> sys::Result<String> {
+    let fd = fs::openat(dir.as_fd(), file, libc::O_RDONLY, 0)?;
+    let mut buffer = [0u8; 4096];
+    let length = fs::read(fd.as_fd(), &mut buffer).map_err(|error| error.about(show(file)))?;
+    Ok(String::from_utf8_lossy(buffer.get(..length).unwrap_or_default()).into_owned())
+}
+
+/// Writes a file of a cgroup.
+pub(super) fn write(dir: impl AsFd, file: &CStr, value: &str) -> sys::Result<()> {
+    let fd = fs::openat(dir.as_fd(), file, libc::O_WRONLY, 0)?;
+    write_to(fd.as_fd(), &show(file), value)
+}
+
+/// One write(2): cgroup files take a value in one piece or not at all.
+pub(super) fn write_to(fd: BorrowedFd<'_>, file: &str, value: &str) -> sys::Result<()> {
+    fs::write(fd, value.as_bytes())
+        .map(drop)
+        .map_err(|error| error.about(format_args!("{value:?} to {file}")))
+}
+
+fn show(file: &CStr) -> String {
+    file.to_string_lossy().into_owned()
+}
+
+/// The number of `key` in a file of lines `key number`.
+pub(super) fn field(text: &str, key: &str) -> Option<u64> {
+    text.lines().find_map(|line| {
+        let (name, value) = line.split_once(' ')?;
+        if name == key { value.trim().parse().ok() } else { None }
+    })
+}
+
+/// Whether an error says that the cgroup has been removed: by name, or under our descriptor.
+pub(super) fn is_gone(error: &sys::Error) -> bool {
+    matches!(error.errno, libc::ENOENT | libc::ENODEV)
+}
+
+/// Waits that grow from 50 µs and stay below 1 ms, for what can only be asked again and again.
+#[derive(Debug)]
+pub(super) struct Pause {
+    micros: u64,
+    end: Instant,
+}
+
+impl Pause {
+    pub fn until(end: Instant) -> Self {
+        Self { micros: 50, end }
+    }
+
+    /// Sleeps; false when there is no time left.
+    pub fn sleep(&mut self) -> bool {
+        if Instant::now() >= self.end {
+            return false;
+        }
+        std::thread::sleep(Duration::from_micros(self.micros));
+        self.micros = (self.micros * 2).min(800);
+        true
+    }
+}

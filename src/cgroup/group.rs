@@ -1,0 +1,296 @@
+//! A container's cgroups, open.
+
+use std::collections::BTreeSet;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use super::dir::{self, Dir, Made};
+use super::layout::Layout;
+use super::plan::{Manager, Placement};
+use super::record::{Place, Record};
+use super::{apply, bpf, freeze, kill, layout, remove, v1, v2, walk};
+use crate::error::{Error, Result};
+use crate::sys::{self, bpf as sys_bpf, fs};
+
+/// A container's directory in each hierarchy, held open. Empty with [`Manager::Disabled`].
+#[derive(Debug)]
+pub struct Group {
+    manager: Manager,
+    pub(super) dirs: Vec<Dir>,
+    made: Vec<Made>,
+}
+
+impl Group {
+    /// Makes the cgroups of a placement: directories, controllers, cpusets, limits, device rules.
+    ///
+    /// A leaf that is already there is taken over if it has no process and is not frozen. On failure
+    /// everything made here is removed again, and nothing else is touched.
+    ///
+    /// # Errors
+    /// Names the file, the value and the JSON pointer of a write that was refused.
+    pub fn create(placement: &Placement, layout: &Layout) -> Result<Self> {
+        let mut group = Self { manager: placement.manager, dirs: Vec::new(), made: Vec::new() };
+        match group.build(placement, layout) {
+            Ok(()) => Ok(group),
+            Err(error) => match group.unmake() {
+                Ok(()) => Err(error),
+                Err(left) => Err(Error::text(format!("{error}; {left}"))),
+            },
+        }
+    }
+
+    fn build(&mut self, placement: &Placement, layout: &Layout) -> Result<()> {
+        for place in placement.record(layout).places {
+            match dir::make(&place, &mut self.made) {
+                Ok(dir) => self.dirs.push(dir),
+                Err(error) if placement.optional && is_refusal(&error) => {}
+                Err(error) => return Err(Error::text(format!("/linux/cgroupsPath: {error}"))),
+            }
+        }
+        for dir in self.dirs.iter().filter(|dir| !dir.fresh) {
+            check_unused(dir)?;
+        }
+        for dir in &mut self.dirs {
+            if let (true, Some(layout)) = (dir.place.is_v2(), &layout.v2) {
+                v2::enable_controllers(dir, &layout.controllers)?;
+            }
+            if dir.place.has("cpuset") {
+                v1::fill_cpuset(dir)?;
+            }
+        }
+        apply::apply(&self.dirs, placement, false)?;
+        if let (Some(rules), Some(dir)) = (&placement.devices, self.v2()) {
+            attach_devices(dir, &bpf::program(rules))
+                .map_err(Error::at("/linux/resources/devices"))?;
+        }
+        Ok(())
+    }
+
+    /// Does the writes that would have hindered clone3, after it and before Go.
+    ///
+    /// # Errors
+    /// As [`Group::create`].
+    pub fn apply_late(&self, placement: &Placement) -> Result<()> {
+        apply::apply(&self.dirs, placement, true)
+    }
+
+    /// What the state keeps, now that the directories are known to be this container's.
+    #[must_use]
+    pub fn record(&self) -> Record {
+        let places = self.dirs.iter().map(|dir| dir.place.clone()).collect();
+        Record { manager: self.manager, owned: true, places }
+    }
+
+    /// Opens the cgroups of a container; `None` when none of them is left.
+    ///
+    /// # Errors
+    /// When a hierarchy is no longer mounted where it was, or cannot be opened.
+    pub fn open(record: &Record) -> Result<Option<Self>> {
+        Self::open_some(record, |_| true)
+    }
+
+    /// Opens only what [`Group::frozen`] and [`Group::freeze`] need: `state` is asked for often.
+    ///
+    /// # Errors
+    /// As [`Group::open`].
+    pub fn open_freezer(record: &Record) -> Result<Option<Self>> {
+        let v1 = record.places.iter().any(|place| place.has("freezer"));
+        Self::open_some(record, |place| if v1 { place.has("freezer") } else { place.is_v2() })
+    }
+
+    fn open_some(record: &Record, which: impl Fn(&Place) -> bool) -> Result<Option<Self>> {
+        let mut dirs = Vec::new();
+        for place in record.places.iter().filter(|place| which(place)) {
+            dirs.extend(dir::open(place)?);
+        }
+        let group = Self { manager: record.manager, dirs, made: Vec::new() };
+        Ok((!group.dirs.is_empty()).then_some(group))
+    }
+
+    pub(super) fn v2(&self) -> Option<&Dir> {
+        self.dirs.iter().find(|dir| dir.place.is_v2())
+    }
+
+    /// The v2 directory (of a pure or a hybrid host) for `CLONE_INTO_CGROUP`.
+    #[must_use]
+    pub fn clone_into(&self) -> Option<BorrowedFd<'_>> {
+        self.v2().map(AsFd::as_fd)
+    }
+
+    /// The v2 directory a process of this container is in, at or below the container's own: where
+    /// exec has to go when init has made sub-cgroups (`EBUSY` at the container's own).
+    ///
+    /// # Errors
+    /// When the process is gone, or not in this container's cgroup.
+    pub fn v2_dir_of(&self, pid: i32) -> Result<OwnedFd> {
+        let path = sys::cstr("open", format!("/proc/{pid}/cgroup"))?;
+        let text = dir::read(fs::CWD, &path)?;
+        let elsewhere = || Error::text(format!("process {pid} is not in its container's cgroup"));
+        let (Some(dir), Some(now)) = (self.v2(), layout::v2_path(&text)) else {
+            return Err(elsewhere());
+        };
+        // The mount may show a part of what /proc names, so our path is looked for at the end of it.
+        let own = format!("/{}/", dir.place.path);
+        let now = format!("{}/", now.trim_end());
+        let at = now.find(&own).ok_or_else(elsewhere)?;
+        let below = now.get(at + own.len()..).unwrap_or_default().trim_end_matches('/');
+        let below = if below.is_empty() { "." } else { below };
+        Ok(dir::open_below(dir.as_fd(), below, libc::O_RDONLY)?)
+    }
+
+    /// Makes the v2 cgroup threaded, as a child of a threaded parent has to be (clone3 says
+    /// `EOPNOTSUPP` into its `domain invalid` state). For another type it is refused with the reason.
+    ///
+    /// # Errors
+    /// When it is of another type, or refuses.
+    pub fn make_threaded(&self) -> Result<()> {
+        let Some(dir) = self.v2() else { return Ok(()) };
+        let kind = dir::read(dir, c"cgroup.type")?;
+        if kind.trim() != "domain invalid" {
+            let text = format!("{}: no process may enter: type {}", dir.place.dir(), kind.trim());
+            return Err(Error::text(text));
+        }
+        Ok(dir::write(dir, c"cgroup.type", "threaded")?)
+    }
+
+    /// The `tasks` file of each v1 hierarchy, write-only, for the child to write `0` to. Empty on v2.
+    ///
+    /// # Errors
+    /// When one cannot be opened.
+    pub fn tasks(&self) -> Result<Vec<OwnedFd>> {
+        let v1 = self.dirs.iter().filter(|dir| !dir.place.is_v2());
+        v1.map(|dir| {
+            fs::openat(dir.as_fd(), c"tasks", libc::O_WRONLY, 0)
+                .map_err(|error| Error::from(error.about(format!("{}/tasks", dir.place.dir()))))
+        })
+        .collect()
+    }
+
+    /// Every process in any of the cgroups or below, sorted.
+    ///
+    /// # Errors
+    /// When a list cannot be read.
+    pub fn pids(&self) -> Result<Vec<i32>> {
+        let mut pids = BTreeSet::new();
+        for dir in &self.dirs {
+            walk::pids(dir.as_fd(), &mut pids)
+                .map_err(|error| Error::at(dir.place.dir())(error))?;
+        }
+        Ok(pids.into_iter().collect())
+    }
+
+    /// Whether any process is in the cgroups or below.
+    ///
+    /// # Errors
+    /// When that cannot be read.
+    pub fn populated(&self) -> Result<bool> {
+        for dir in &self.dirs {
+            if is_populated(dir)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Sends a signal to every process in the cgroups and below. `SIGKILL` leaves no fork behind and
+    /// works on a paused container: by `cgroup.kill` (Linux 5.14), on v1 by freezing, killing and
+    /// thawing until nobody is left or `deadline` has passed. Other signals reach each process once.
+    ///
+    /// # Errors
+    /// When processes cannot be listed or signalled. Whether all have died is not told: see
+    /// [`remove()`](super::remove()).
+    pub fn kill(&self, signal: i32, deadline: Duration) -> Result<()> {
+        if signal == libc::SIGKILL { kill::all(self, deadline) } else { kill::each(self, signal) }
+    }
+
+    /// Whether every process is stopped by the freezer, by us or by somebody else.
+    ///
+    /// # Errors
+    /// When that cannot be read.
+    pub fn frozen(&self) -> Result<bool> {
+        freeze::frozen(&self.dirs)
+    }
+
+    /// Freezes or thaws, and returns when it is so. A freeze that fails is thawed again.
+    ///
+    /// # Errors
+    /// When the state is not reached within `deadline`.
+    pub fn freeze(&self, on: bool, deadline: Duration) -> Result<()> {
+        freeze::freeze(&self.dirs, on, deadline)
+    }
+
+    /// How many processes the OOM killer has killed here and below; `None` without that counter.
+    #[must_use]
+    pub fn oom_kills(&self) -> Option<u64> {
+        let v1 = self.dirs.iter().find(|dir| dir.place.has("memory"));
+        let text = match v1 {
+            Some(dir) => dir::read(dir, c"memory.oom_control").ok()?,
+            None => dir::read(self.v2()?, c"memory.events").ok()?,
+        };
+        dir::field(&text, "oom_kill")
+    }
+
+    /// Takes everything back, parents that were made included: for a create that fails later on.
+    /// Processes in it are killed.
+    ///
+    /// # Errors
+    /// As [`remove()`](super::remove()).
+    pub fn undo(mut self, deadline: Duration) -> Result<()> {
+        let record = self.record();
+        self.dirs.clear();
+        remove::remove(&record, true, deadline)?;
+        self.unmake()
+    }
+
+    /// Removes what was made, newest first. Parents that others use by now stay.
+    fn unmake(&mut self) -> Result<()> {
+        self.dirs.clear();
+        let mut failed = Ok(());
+        while let Some(made) = self.made.pop() {
+            match fs::unlinkat(made.parent.as_fd(), &made.name, libc::AT_REMOVEDIR) {
+                Err(error) if !matches!(error.errno, libc::ENOENT | libc::ENODEV | libc::EBUSY) => {
+                    failed = Err(Error::from(error));
+                }
+                _ => {}
+            }
+        }
+        failed
+    }
+}
+
+/// What a caller without rights gets for a directory that was not delegated.
+fn is_refusal(error: &Error) -> bool {
+    matches!(error.errno(), Some(libc::EACCES | libc::EPERM | libc::EROFS))
+}
+
+/// A cgroup somebody lives in is not ours to limit, and kill later; a frozen one stops our child.
+fn check_unused(dir: &Dir) -> Result<()> {
+    let refused =
+        |text: &str| Err(Error::text(format!("/linux/cgroupsPath: {} {text}", dir.place.dir())));
+    if is_populated(dir)? {
+        return refused("already has processes");
+    }
+    if freeze::is_stopped(dir)? {
+        return refused("is frozen");
+    }
+    Ok(())
+}
+
+fn is_populated(dir: &Dir) -> Result<bool> {
+    let named = |error: sys::Error| Error::at(dir.place.dir())(error);
+    if dir.place.is_v2() {
+        return match dir::read(dir, c"cgroup.events") {
+            Ok(text) => Ok(dir::field(&text, "populated") == Some(1)),
+            Err(error) if dir::is_gone(&error) => Ok(false),
+            Err(error) => Err(named(error)),
+        };
+    }
+    let mut pids = BTreeSet::new();
+    walk::pids(dir.as_fd(), &mut pids).map_err(named)?;
+    Ok(!pids.is_empty())
+}
+
+fn attach_devices(dir: &Dir, program: &[u64]) -> sys::Result<()> {
+    let program = sys_bpf::load_device_program(program)?;
+    sys_bpf::attach_device_program(dir.as_fd(), program.as_fd(), None)
+}

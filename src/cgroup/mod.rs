@@ -1,0 +1,37 @@
+//! Control groups: where a container's processes are put, limited, found, stopped and killed.
+//!
+//! Owns: everything under `/sys/fs/cgroup`. [`Layout`] holds the host's facts, [`plan()`] turns
+//! `linux.resources` into a [`Placement`] without touching anything, [`Record`] is what the state
+//! keeps of it, [`Group`] acts on it, [`remove()`] takes it away. v1, v2 and hybrid hosts are one
+//! code path: a container has one directory per hierarchy, and each planned [`Write`] names the
+//! controller, whose directory is then looked up. Must not: fork, know the container's state, or
+//! write `cgroup.procs` (a migration waits for an RCU grace period, 10 ms and more): the child is
+//! born in the v2 cgroup (`CLONE_INTO_CGROUP`) and writes `0` to the v1 `tasks` files itself.
+
+mod apply;
+mod bpf;
+mod devices;
+mod dir;
+mod freeze;
+mod group;
+mod kill;
+mod layout;
+mod mounts;
+mod path;
+mod plan;
+mod record;
+mod remove;
+mod resources;
+#[cfg(test)]
+mod tests;
+mod v1;
+mod v2;
+mod walk;
+
+pub use devices::{Access, DeviceKind, DeviceRule};
+pub use group::Group;
+pub use layout::{Hierarchy, Layout, V2, detect};
+pub use mounts::{CgroupMount, mounts};
+pub use plan::{Manager, Options, Placement, Write, plan};
+pub use record::{Place, Record};
+pub use remove::remove;

@@ -1,0 +1,101 @@
+//! What the state keeps of a container's cgroups, so that later commands need not look at the host.
+
+use serde_json::{Value, json};
+
+use super::path;
+use super::plan::Manager;
+use crate::error::{Error, Result};
+
+/// A container's directory in one hierarchy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The v1 controllers, comma-separated; empty for v2.
+    pub controllers: String,
+    /// The hierarchy's mount point.
+    pub mount: String,
+    /// The directory below it, without a `/` in front.
+    pub path: String,
+}
+
+impl Place {
+    /// Whether it is in the v2 hierarchy.
+    #[must_use]
+    pub fn is_v2(&self) -> bool {
+        self.controllers.is_empty()
+    }
+
+    /// Whether this v1 hierarchy has a controller.
+    #[must_use]
+    pub fn has(&self, controller: &str) -> bool {
+        self.controllers.split(',').any(|has| has == controller)
+    }
+
+    /// The directory as a host path.
+    #[must_use]
+    pub fn dir(&self) -> String {
+        format!("{}/{}", self.mount, self.path)
+    }
+}
+
+/// All of a container's cgroup directories.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Who made them.
+    pub manager: Manager,
+    /// Whether they are known to be this container's. An intent is not: a crash may have come before
+    /// the check that nobody else lives there. [`super::remove()`] kills and clears only what is owned.
+    pub owned: bool,
+    /// One for each hierarchy; empty with [`Manager::Disabled`].
+    pub places: Vec<Place>,
+}
+
+impl Record {
+    /// For state.json. The path is the same nearly everywhere, so it is written once.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        let path = self.places.first().map_or("", |place| place.path.as_str());
+        let dirs: Vec<Value> = self
+            .places
+            .iter()
+            .map(|place| {
+                if place.path == path {
+                    json!([place.controllers, place.mount])
+                } else {
+                    json!([place.controllers, place.mount, place.path])
+                }
+            })
+            .collect();
+        json!({ "manager": self.manager.name(), "owned": self.owned, "path": path, "dirs": dirs })
+    }
+
+    /// From state.json. Paths are checked again: what deletes directories trusts no file.
+    ///
+    /// # Errors
+    /// When it is not what [`Record::to_json`] wrote.
+    pub fn from_json(value: &Value) -> Result<Self> {
+        let bad = |what: &str| Error::text(format!("state: cgroup: {what}"));
+        let text = |key: &str| value.get(key).and_then(Value::as_str);
+        let manager = text("manager").and_then(Manager::from_name).ok_or_else(|| bad("manager"))?;
+        let owned = value.get("owned").and_then(Value::as_bool).ok_or_else(|| bad("owned"))?;
+        let common = text("path").ok_or_else(|| bad("path"))?;
+        let dirs = value.get("dirs").and_then(Value::as_array).ok_or_else(|| bad("dirs"))?;
+        let mut places = Vec::with_capacity(dirs.len());
+        for dir in dirs {
+            let field = |index: usize| dir.get(index).and_then(Value::as_str);
+            let (Some(controllers), Some(mount)) = (field(0), field(1)) else {
+                return Err(bad("dirs"));
+            };
+            let path = field(2).unwrap_or(common);
+            path::check(path).map_err(|text| bad(&format!("the path {text}")))?;
+            if !mount.starts_with('/') {
+                return Err(bad("a mount point is not absolute"));
+            }
+            places.push(Place {
+                controllers: controllers.to_owned(),
+                mount: mount.to_owned(),
+                path: path.to_owned(),
+            });
+        }
+        Ok(Self { manager, owned, places })
+    }
+}

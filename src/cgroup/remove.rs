@@ -1,0 +1,138 @@
+//! Taking a container's cgroups away, from a record alone and from any state a crash may have left.
+
+use std::collections::BTreeSet;
+use std::ffi::CString;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use super::dir::{self, Dir, Pause};
+use super::group::Group;
+use super::record::{Place, Record};
+use super::{v2, walk};
+use crate::error::{Error, Result};
+use crate::sys::{self, fs};
+
+/// How long processes in cgroups that are only an intent may take to end. Our own child dies with
+/// its parent (`PR_SET_PDEATHSIG`); who is still there then is somebody else.
+const INTENT: Duration = Duration::from_secs(1);
+
+/// Removes the leaf in every hierarchy, with the sub-cgroups the container made. Parents stay. What
+/// is already gone is fine.
+///
+/// With `kill`, processes still inside are killed first; without, they are waited for. An intent
+/// (not [`Record::owned`]) may name a cgroup of somebody else: of those only empty ones are removed,
+/// nobody is killed, and one in use is no error.
+///
+/// # Errors
+/// When something is left at `deadline`: each directory, why, and the processes in it.
+pub fn remove(record: &Record, kill: bool, deadline: Duration) -> Result<()> {
+    let mut end = Instant::now() + deadline;
+    let mut left = Vec::new();
+    let mut failures = Vec::new();
+    let mut busy = Vec::new();
+    for place in &record.places {
+        match rmdir(place) {
+            Ok(None) => {}
+            Ok(Some(leaf)) => left.push(leaf),
+            Err(error) => failures.push(error.to_string()),
+        }
+    }
+    if kill && record.owned && !left.is_empty() {
+        if let Some(group) = Group::open(record)? {
+            group.kill(libc::SIGKILL, end.saturating_duration_since(Instant::now()))?;
+        }
+    }
+    if !record.owned {
+        end = end.min(Instant::now() + INTENT);
+    }
+    for leaf in left {
+        match leaf.remove(record.owned, end) {
+            Ok(()) => {}
+            Err(error) if !record.owned && error.errno == libc::EBUSY => {}
+            Err(error) => add_failure(&mut busy, leaf.failure(&error), leaf.dir.place.dir()),
+        }
+    }
+    failures.extend(busy.into_iter().map(|(why, dirs)| format!("left {}: {why}", dirs.join(", "))));
+    if failures.is_empty() { Ok(()) } else { Err(Error::text(failures.join("; "))) }
+}
+
+/// On v1 the same processes hold every hierarchy: said once, with the directories in one list.
+fn add_failure(busy: &mut Vec<(String, Vec<String>)>, why: String, dir: String) {
+    match busy.iter_mut().find(|(other, _)| *other == why) {
+        Some((_, dirs)) => dirs.push(dir),
+        None => busy.push((why, vec![dir])),
+    }
+}
+
+/// A leaf that refused rmdir at first.
+struct Leaf {
+    parent: OwnedFd,
+    name: CString,
+    dir: Dir,
+}
+
+/// Tries the plain case: an empty leaf. `None` when it is gone now.
+fn rmdir(place: &Place) -> Result<Option<Leaf>> {
+    let mount = match dir::open_mount(place) {
+        Err(error) if error.errno() == Some(libc::ENOENT) => return Ok(None),
+        other => other?,
+    };
+    let named = |error: sys::Error| Error::from(error.about(place.dir()));
+    let (parent, name) = match place.path.rsplit_once('/') {
+        None => (mount, place.path.as_str()),
+        Some((above, name)) => match dir::open_below(mount.as_fd(), above, libc::O_PATH) {
+            Ok(parent) => (parent, name),
+            Err(error) if dir::is_gone(&error) => return Ok(None),
+            Err(error) => return Err(named(error)),
+        },
+    };
+    let c_name = sys::cstr("rmdir", name)?;
+    match fs::unlinkat(parent.as_fd(), &c_name, libc::AT_REMOVEDIR) {
+        Ok(()) => return Ok(None),
+        Err(error) if dir::is_gone(&error) => return Ok(None),
+        Err(error) if error.errno != libc::EBUSY => return Err(named(error)),
+        Err(_) => {}
+    }
+    match dir::open_below(parent.as_fd(), name, libc::O_RDONLY) {
+        Ok(fd) => Ok(Some(Leaf { parent, name: c_name, dir: Dir::new(place, fd, false) })),
+        Err(error) if dir::is_gone(&error) => Ok(None),
+        Err(error) => Err(named(error)),
+    }
+}
+
+impl Leaf {
+    /// Waits for the processes to be gone, then removes from the deepest sub-cgroup up.
+    fn remove(&self, children: bool, end: Instant) -> sys::Result<()> {
+        let mut pause = Pause::until(end);
+        loop {
+            if self.dir.place.is_v2() && !v2::wait_event(&self.dir, "populated", 0, end)? {
+                return Err(sys::Error::new("rmdir", "", libc::EBUSY));
+            }
+            let below = if children { walk::remove_children(self.dir.as_fd()) } else { Ok(()) };
+            let removed = below
+                .and_then(|()| fs::unlinkat(self.parent.as_fd(), &self.name, libc::AT_REMOVEDIR));
+            match removed {
+                Ok(()) => return Ok(()),
+                Err(error) if dir::is_gone(&error) => return Ok(()),
+                Err(error) if error.errno != libc::EBUSY => return Err(error),
+                Err(error) if !pause.sleep() => return Err(error),
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn failure(&self, error: &sys::Error) -> String {
+        let why = sys::errno_text(error.errno);
+        let mut pids = BTreeSet::new();
+        let what = match walk::pids(self.dir.as_fd(), &mut pids) {
+            Ok(()) if pids.is_empty() => String::new(),
+            Ok(()) => {
+                let some: Vec<String> = pids.iter().take(10).map(i32::to_string).collect();
+                let more = if pids.len() > 10 { ", …" } else { "" };
+                format!(", processes {}{more}", some.join(", "))
+            }
+            Err(error) => format!(", and its processes cannot be listed: {error}"),
+        };
+        format!("{why}{what}")
+    }
+}

@@ -1,0 +1,436 @@
+//! What the command line may look like, and what engines do to it.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+use clap::{Arg, ArgAction, ArgMatches, Command};
+
+use crate::bundle;
+use crate::log::Log;
+
+/// Why there is nothing to run.
+#[derive(Debug)]
+pub enum Stop {
+    /// Help or version was printed.
+    Printed,
+    /// A usage error, and the log it should go to.
+    Usage(String, Option<Log>),
+}
+
+/// Global options that take a value.
+const GLOBAL_VALUES: &[&str] =
+    &["root", "log", "log-format", "log-level", "cgroup-manager", "rootless", "criu"];
+/// Global options that are on or off.
+const GLOBAL_FLAGS: &[&str] = &["debug", "systemd-cgroup"];
+/// Options of commands that are on or off, for `--flag=true`.
+const FLAGS: &[&str] = &[
+    "all",
+    "detach",
+    "force",
+    "ignore-paused",
+    "keep",
+    "no-new-keyring",
+    "no-new-privs",
+    "no-pivot",
+    "no-subreaper",
+    "quiet",
+    "rootless",
+    "tty",
+];
+
+/// Every command and what it is for.
+const COMMANDS: &[(&str, &str)] = &[
+    ("create", "Create a container from a bundle"),
+    ("start", "Start a created container"),
+    ("run", "Create and start a container"),
+    ("exec", "Run a process in a container"),
+    ("state", "Print the state of a container"),
+    ("kill", "Send a signal to a container"),
+    ("delete", "Delete a container"),
+    ("list", "List containers"),
+    ("ps", "List the processes of a container"),
+    ("spec", "Write a default config.json"),
+    ("features", "Print what this runtime can do"),
+];
+
+/// Commands whose process enters a container.
+#[must_use]
+pub fn enters_container(command: &str) -> bool {
+    matches!(command, "create" | "run" | "exec")
+}
+
+/// Brings what engines write into one form: long options with one dash (`-no-subreaper`, containerd)
+/// get two, `--flag=true` becomes `--flag` and `--flag=false` nothing (go-runc). What comes after the
+/// command's first own word is left alone where it belongs to the container.
+#[must_use]
+pub fn normalize(args: Vec<Vec<u8>>) -> Vec<OsString> {
+    let mut out = Vec::with_capacity(args.len());
+    let mut command: Option<Vec<u8>> = None;
+    let mut free = false;
+    let mut value_follows = false;
+    for arg in args {
+        if free || value_follows {
+            value_follows = false;
+            out.push(OsString::from_vec(arg));
+            continue;
+        }
+        if arg.first() != Some(&b'-') || arg == b"-" {
+            match &command {
+                None => command = Some(arg.clone()),
+                Some(name) => free = matches!(name.as_slice(), b"exec" | b"kill" | b"ps"),
+            }
+            out.push(OsString::from_vec(arg));
+            continue;
+        }
+        if arg == b"--" {
+            free = true;
+            out.push(OsString::from_vec(arg));
+            continue;
+        }
+        let arg = one_form(&arg, command.as_deref());
+        value_follows = takes_value(&arg, command.as_deref());
+        match arg.strip_suffix(b"=true") {
+            Some(flag) if is_flag(flag, command.as_deref()) => {
+                out.push(OsString::from_vec(flag.to_vec()));
+            }
+            _ => match arg.strip_suffix(b"=false") {
+                Some(flag) if is_flag(flag, command.as_deref()) => {}
+                _ => out.push(OsString::from_vec(arg)),
+            },
+        }
+    }
+    out
+}
+
+/// A long option with two dashes.
+fn one_form(arg: &[u8], command: Option<&[u8]>) -> Vec<u8> {
+    let name = arg.get(1..).unwrap_or_default();
+    let word = name.split(|byte| *byte == b'=').next().unwrap_or_default();
+    if !arg.starts_with(b"--") && word.len() > 1 && is_long_option(word, command) {
+        return [b"-", arg].concat();
+    }
+    arg.to_vec()
+}
+
+fn is_long_option(word: &[u8], command: Option<&[u8]>) -> bool {
+    let word = String::from_utf8_lossy(word);
+    GLOBAL_VALUES.contains(&&*word)
+        || GLOBAL_FLAGS.contains(&&*word)
+        || matches!(&*word, "help" | "version")
+        || command.is_some_and(|command| {
+            let command = definition(&String::from_utf8_lossy(command));
+            command.get_arguments().any(|arg| arg.get_long() == Some(&*word))
+        })
+}
+
+fn is_flag(arg: &[u8], command: Option<&[u8]>) -> bool {
+    let name = String::from_utf8_lossy(arg.strip_prefix(b"--").unwrap_or_default());
+    // The global --rootless has a value; that of spec has none.
+    let spec = command == Some(b"spec");
+    GLOBAL_FLAGS.contains(&&*name) || (FLAGS.contains(&&*name) && (name != "rootless" || spec))
+}
+
+/// Whether an option's value is the next word.
+fn takes_value(arg: &[u8], command: Option<&[u8]>) -> bool {
+    if arg.contains(&b'=') {
+        return false;
+    }
+    let text = String::from_utf8_lossy(arg);
+    if let Some(name) = text.strip_prefix("--") {
+        if GLOBAL_VALUES.contains(&name) && !(name == "rootless" && command == Some(b"spec")) {
+            return true;
+        }
+        return command.is_some_and(|command| {
+            let command = definition(&String::from_utf8_lossy(command));
+            let found = command.get_arguments().find(|arg| arg.get_long() == Some(name));
+            found.is_some_and(|arg| arg.get_action().takes_values())
+        });
+    }
+    let mut letters = text.chars().skip(1);
+    match (letters.next(), letters.next()) {
+        (Some(letter), None) => command.is_some_and(|command| {
+            let command = definition(&String::from_utf8_lossy(command));
+            let found = command.get_arguments().find(|arg| arg.get_short() == Some(letter));
+            found.is_some_and(|arg| arg.get_action().takes_values())
+        }),
+        _ => false,
+    }
+}
+
+/// The command's name: the first word that is no option and no option's value.
+#[must_use]
+pub fn command_of(args: &[OsString]) -> Option<String> {
+    let mut skip = false;
+    for arg in args {
+        if std::mem::take(&mut skip) {
+            continue;
+        }
+        let text = arg.to_string_lossy();
+        match text.strip_prefix("--") {
+            Some(name) => skip = GLOBAL_VALUES.contains(&name),
+            None if text.starts_with('-') => {}
+            None => return Some(text.into_owned()),
+        }
+    }
+    None
+}
+
+fn value(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name)
+        .long(name)
+        .help(help)
+        .action(ArgAction::Append)
+        .num_args(1)
+        .allow_hyphen_values(true)
+        .value_parser(clap::value_parser!(OsString))
+}
+
+fn flag(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).long(name).help(help).action(ArgAction::Count)
+}
+
+fn id() -> Arg {
+    Arg::new("id").required(true).value_name("ID").help("The container's id")
+}
+
+fn with_globals(command: Command) -> Command {
+    command
+        .arg(value("root", "Directory of container states").value_name("DIR"))
+        .arg(value("log", "Write messages to this file, too").value_name("FILE"))
+        .arg(value("log-format", "text or json").value_name("FORMAT"))
+        .arg(value("log-level", "error, warning or debug").value_name("LEVEL"))
+        .arg(flag("debug", "Write debug messages"))
+        .arg(flag("systemd-cgroup", "Make cgroups by systemd"))
+        .arg(value("cgroup-manager", "cgroupfs, systemd or disabled").value_name("NAME"))
+        .arg(value("rootless", "Let cgroup errors of lacking rights pass: auto, true or false"))
+        .arg(value("criu", "Ignored, for old callers").value_name("PATH").hide(true))
+}
+
+fn bundle_options(command: Command) -> Command {
+    command
+        .arg(value("bundle", "The bundle's directory").short('b').value_name("DIR"))
+        .arg(value("config", "Name of the configuration").short('f').value_name("FILE"))
+        .arg(value("console-socket", "Socket that gets the terminal").value_name("PATH"))
+        .arg(value("pidfd-socket", "Socket that gets init's pidfd").value_name("PATH"))
+        .arg(value("pid-file", "File to write init's pid to").value_name("PATH"))
+        .arg(flag("no-pivot", "Do not use pivot_root"))
+        .arg(flag("no-new-keyring", "Keep the caller's session keyring"))
+        .arg(value("preserve-fds", "Pass this many more descriptors").value_name("N"))
+        .arg(flag("no-subreaper", "Accepted; the runtime never is a subreaper"))
+}
+
+/// The definition of one command.
+fn definition(name: &str) -> Command {
+    let known = COMMANDS.iter().find(|(known, _)| *known == name).copied();
+    let (name, about) = known.unwrap_or(("help", ""));
+    let command = Command::new(name).about(about);
+    match name {
+        "create" => bundle_options(command).arg(id()),
+        "run" => bundle_options(command)
+            .arg(flag("detach", "Do not wait for the container").short('d'))
+            .arg(flag("keep", "Keep the container when it has ended"))
+            .arg(id()),
+        "exec" => exec_definition(command),
+        "kill" => command
+            .arg(flag("all", "Signal all processes of the container").short('a'))
+            .arg(id())
+            .arg(
+                Arg::new("signal")
+                    .help("Name or number, TERM when absent")
+                    .allow_hyphen_values(true),
+            ),
+        "delete" => command
+            .arg(flag("force", "Kill it if it runs; succeed if it is not there").short('f'))
+            .arg(id()),
+        "list" => command
+            .arg(value("format", "table or json").short('f'))
+            .arg(flag("quiet", "Only ids").short('q')),
+        "ps" => command.arg(value("format", "table or json").short('f')).arg(id()).arg(
+            Arg::new("options").num_args(0..).trailing_var_arg(true).allow_hyphen_values(true),
+        ),
+        "spec" => command
+            .arg(value("bundle", "Where to write it").short('b').value_name("DIR"))
+            .arg(flag("rootless", "For a user without rights")),
+        "features" => command,
+        _ => command.arg(id()),
+    }
+}
+
+fn exec_definition(command: Command) -> Command {
+    command
+        .arg(value("console-socket", "Socket that gets the terminal").value_name("PATH"))
+        .arg(value("pidfd-socket", "Socket that gets the pidfd").value_name("PATH"))
+        .arg(value("cwd", "Working directory"))
+        .arg(value("env", "Add NAME=VALUE to the environment").short('e'))
+        .arg(flag("tty", "On a terminal").short('t'))
+        .arg(value("user", "UID[:GID]").short('u'))
+        .arg(value("additional-gids", "Add a group").short('g'))
+        .arg(value("process", "File with the process object").short('p').value_name("FILE"))
+        .arg(flag("detach", "Do not wait for the process").short('d'))
+        .arg(value("pid-file", "File to write the pid to").value_name("PATH"))
+        .arg(value("process-label", "SELinux label"))
+        .arg(value("apparmor", "AppArmor profile"))
+        .arg(flag("no-new-privs", "Set no_new_privs"))
+        .arg(value("cap", "Add a capability").short('c'))
+        .arg(value("preserve-fds", "Pass this many more descriptors").value_name("N"))
+        .arg(value("cgroup", "Sub-cgroup of the container's").value_name("[CTRL:]PATH"))
+        .arg(flag("ignore-paused", "Even into a paused container"))
+        .arg(id())
+        .arg(
+            Arg::new("command")
+                .num_args(0..)
+                .trailing_var_arg(true)
+                .allow_hyphen_values(true)
+                .value_name("COMMAND"),
+        )
+}
+
+/// The program's definition with one command, or with all of them for help.
+fn program(command: &str) -> Command {
+    let top = Command::new("onggi")
+        .about("A small OCI container runtime that leaves nothing behind")
+        .disable_version_flag(true)
+        .disable_help_subcommand(true)
+        .arg(Arg::new("version").long("version").short('v').action(ArgAction::Count));
+    let top = with_globals(top);
+    // Options may come after the command as well.
+    let with = |name: &str| with_globals_where_free(definition(name));
+    if COMMANDS.iter().any(|(known, _)| *known == command) {
+        top.subcommand(with(command))
+    } else {
+        COMMANDS.iter().fold(top, |top, (name, _)| top.subcommand(with(name)))
+    }
+}
+
+/// The global options, except those whose name the command uses itself.
+fn with_globals_where_free(command: Command) -> Command {
+    let taken: Vec<String> =
+        command.get_arguments().filter_map(|arg| arg.get_long().map(str::to_owned)).collect();
+    with_globals(Command::new("globals")).get_arguments().fold(command, |command, arg| {
+        let long = arg.get_long().unwrap_or_default().to_owned();
+        if taken.contains(&long) { command } else { command.arg(arg.clone().hide(true)) }
+    })
+}
+
+/// Parses a normalized command line.
+pub fn parse(command: &str, args: Vec<OsString>) -> Result<ArgMatches, Stop> {
+    let log = || open_log(&args);
+    if command.is_empty() && args.iter().any(|arg| arg == "--version" || arg == "-v") {
+        return print(&super::features::version());
+    }
+    if command.is_empty() || COMMANDS.iter().all(|(known, _)| *known != command) {
+        let asked = command.is_empty() || command == "help";
+        if asked {
+            return print(&program("").render_help().to_string());
+        }
+        return Err(Stop::Usage(format!("no such command: {command:?}"), log()));
+    }
+    let words = std::iter::once(OsString::from("onggi")).chain(args.iter().cloned());
+    program(command).try_get_matches_from(words).map_err(|error| match error.kind() {
+        clap::error::ErrorKind::DisplayHelp => match print(&error.render().to_string()) {
+            Ok(_) | Err(Stop::Printed) => Stop::Printed,
+            Err(stop) => stop,
+        },
+        _ => Stop::Usage(usage_text(command, &error), log()),
+    })
+}
+
+fn print(text: &str) -> Result<ArgMatches, Stop> {
+    match super::print(text) {
+        Ok(()) => Err(Stop::Printed),
+        Err(error) => Err(Stop::Usage(error.to_string(), None)),
+    }
+}
+
+/// clap's message in one line, in the words engines know for a missing id.
+fn usage_text(command: &str, error: &clap::Error) -> String {
+    if error.kind() == clap::error::ErrorKind::MissingRequiredArgument {
+        let count = usize::from(command != "list");
+        return format!("\"{command}\" requires a minimum of {count} argument(s)");
+    }
+    let text = error.render().to_string();
+    let first = text.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
+    first.trim_start_matches("error: ").to_owned()
+}
+
+/// The log of a command line that does not parse, as far as it can be made out.
+fn open_log(args: &[OsString]) -> Option<Log> {
+    let find = |name: &str| {
+        let with_value = format!("--{name}=");
+        args.iter().enumerate().rev().find_map(|(index, arg)| {
+            let text = arg.to_string_lossy();
+            if let Some(value) = text.strip_prefix(&with_value) {
+                return Some(value.to_owned());
+            }
+            let follows = text == format!("--{name}");
+            follows.then(|| args.get(index + 1).map(|v| v.to_string_lossy().into_owned())).flatten()
+        })
+    };
+    let path = bundle::absolute(find("log")?.as_ref()).ok()?;
+    let format = find("log-format").unwrap_or_else(|| "text".to_owned());
+    Log::open(Some(&path), &format, false).ok()
+}
+
+/// The last value of an option of the command.
+#[must_use]
+pub fn last<'a>(matches: &'a ArgMatches, name: &str) -> Option<&'a OsStr> {
+    let values = matches.try_get_many::<OsString>(name).ok().flatten()?;
+    values.last().map(OsString::as_os_str)
+}
+
+/// All values of an option, as text.
+#[must_use]
+pub fn all(matches: &ArgMatches, name: &str) -> Vec<String> {
+    let values = matches.try_get_many::<OsString>(name).ok().flatten();
+    values.into_iter().flatten().map(|value| value.to_string_lossy().into_owned()).collect()
+}
+
+/// Whether an on-or-off option of the command is on.
+#[must_use]
+pub fn is_on(matches: &ArgMatches, name: &str) -> bool {
+    matches.try_get_one::<u8>(name).ok().flatten().is_some_and(|count| *count > 0)
+}
+
+/// A global option's last value: after the command it wins over before it.
+#[must_use]
+pub fn global(top: &ArgMatches, sub: &ArgMatches, name: &str) -> Option<String> {
+    last(sub, name).or_else(|| last(top, name)).map(|value| value.to_string_lossy().into_owned())
+}
+
+/// Whether a global on-or-off option is on.
+#[must_use]
+pub fn global_flag(top: &ArgMatches, sub: &ArgMatches, name: &str) -> bool {
+    is_on(top, name) || is_on(sub, name)
+}
+
+/// The container id, where the command has one.
+#[must_use]
+pub fn optional_id(matches: &ArgMatches) -> Option<String> {
+    matches.try_get_one::<String>("id").ok().flatten().cloned()
+}
+
+/// A path option made absolute against the caller's directory.
+pub fn path(matches: &ArgMatches, name: &str) -> crate::error::Result<Option<std::path::PathBuf>> {
+    last(matches, name)
+        .filter(|value| !value.as_bytes().is_empty())
+        .map(|value| bundle::absolute(value.as_ref()))
+        .transpose()
+}
+
+/// `LISTEN_FDS`, if they are for this very process (sd_listen_fds(3)).
+#[must_use]
+pub fn listen_fds() -> u32 {
+    let number = |name: &str| std::env::var(name).ok()?.parse::<u32>().ok();
+    let ours = number("LISTEN_PID") == Some(crate::sys::process::getpid().cast_unsigned());
+    if ours { number("LISTEN_FDS").unwrap_or(0) } else { 0 }
+}
+
+/// How many descriptors from 3 on are the container's.
+#[must_use]
+pub fn inherited(matches: &ArgMatches) -> u32 {
+    let preserved = last(matches, "preserve-fds")
+        .and_then(|value| value.to_str())
+        .and_then(|value| value.parse::<u32>().ok())
+        .unwrap_or(0);
+    listen_fds().saturating_add(preserved).min(1 << 20)
+}

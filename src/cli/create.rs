@@ -1,0 +1,231 @@
+//! `create`, `run` and `start`.
+
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use clap::ArgMatches;
+use oci_spec::runtime::Spec;
+use serde_json::{Value, json};
+
+use super::{Globals, args};
+use crate::container::{Container, Status};
+use crate::error::{Error, NOT_RUNNING, Result};
+use crate::foreground::Foreground;
+use crate::host::Host;
+use crate::plan::{self, Options, Plan};
+use crate::spawn::protocol::Failure;
+use crate::spawn::{self, Created, Request};
+use crate::{bundle, delete, hooks, sys};
+
+/// A container's configuration, planned.
+struct Planned {
+    host: Host,
+    plan: Plan,
+    config: Vec<u8>,
+    oci_version: String,
+    annotations: Value,
+    warnings: Vec<String>,
+}
+
+/// `onggi create`
+pub fn create(globals: &Globals, matches: &ArgMatches) -> anyhow::Result<u8> {
+    let planned = read_and_plan(globals, matches, true)?;
+    let created = make(globals, matches, &planned)?;
+    drop(created);
+    tell(globals, planned.warnings);
+    Ok(0)
+}
+
+/// `onggi run`
+pub fn run(globals: &Globals, matches: &ArgMatches) -> anyhow::Result<u8> {
+    let detach = args::is_on(matches, "detach");
+    let planned = read_and_plan(globals, matches, detach)?;
+    let foreground = if detach { None } else { Some(Foreground::begin()?) };
+    let created = make(globals, matches, &planned)?;
+    let id = planned.plan.id.clone();
+    let started = start_container(&globals.root, &id, Some(&planned.plan));
+    if let Err(error) = started {
+        return Err(also_delete(globals, &id, error).into());
+    }
+    tell(globals, planned.warnings);
+    let Some(foreground) = foreground else { return Ok(0) };
+    let exit = foreground.wait(&created)?;
+    if !args::is_on(matches, "keep") {
+        tell(globals, delete::delete(&globals.root, &id, true)?);
+    }
+    Ok(u8::try_from(exit.status()).unwrap_or(1))
+}
+
+/// `onggi start`
+pub fn start(globals: &Globals, matches: &ArgMatches) -> anyhow::Result<u8> {
+    let id = args::optional_id(matches).unwrap_or_default();
+    let warnings = start_container(&globals.root, &id, None)?;
+    tell(globals, warnings);
+    Ok(0)
+}
+
+fn tell(globals: &Globals, warnings: Vec<String>) {
+    for warning in warnings {
+        globals.log.warning(&warning);
+    }
+}
+
+fn also_delete(globals: &Globals, id: &str, error: Error) -> Error {
+    match delete::delete(&globals.root, id, true) {
+        Ok(_) => error,
+        Err(left) => Error::text(format!("{error}; deleting: {left}")),
+    }
+}
+
+fn read_and_plan(globals: &Globals, matches: &ArgMatches, detach: bool) -> Result<Planned> {
+    let id = args::optional_id(matches).unwrap_or_default();
+    plan::check::container_id(&id).map_err(Error::Text)?;
+    if let Some(text) = args::last(matches, "preserve-fds") {
+        let text = text.to_string_lossy();
+        if text.parse::<u16>().is_err() {
+            return Err(Error::text(format!(
+                "--preserve-fds: {text:?} is no number of descriptors"
+            )));
+        }
+    }
+    let bundle_dir =
+        args::path(matches, "bundle")?.map_or_else(|| bundle::absolute(Path::new("")), Ok)?;
+    let name =
+        args::last(matches, "config").map_or_else(|| PathBuf::from("config.json"), PathBuf::from);
+    let config = bundle::read(&bundle_dir.join(name))?;
+    let (spec, mut warnings) = bundle::parse::<Spec>(&config)?;
+    let host = Host::gather()?;
+    let options = Options {
+        no_pivot: args::is_on(matches, "no-pivot"),
+        no_new_keyring: args::is_on(matches, "no-new-keyring"),
+        cgroup: crate::cgroup::Options {
+            manager: globals.manager,
+            no_mknod: false,
+            rootless: globals.rootless,
+        },
+        console_socket: args::last(matches, "console-socket").is_some(),
+        detach,
+    };
+    let (plan, more) = plan::create(&id, &spec, &bundle_dir, &host, &options)?;
+    warnings.extend(more);
+    let oci_version = spec.version().clone();
+    let annotations = spec.annotations().as_ref().map_or_else(|| json!({}), |map| json!(map));
+    // The parsed configuration is not needed any more, and the child would inherit a copy of it.
+    drop(spec);
+    Ok(Planned { host, plan, config, oci_version, annotations, warnings })
+}
+
+fn make(globals: &Globals, matches: &ArgMatches, planned: &Planned) -> Result<Created> {
+    let request = Request {
+        root: &globals.root,
+        config: &planned.config,
+        oci_version: &planned.oci_version,
+        annotations: &planned.annotations,
+        pid_file: args::path(matches, "pid-file")?,
+        console_socket: args::path(matches, "console-socket")?,
+        pidfd_socket: args::path(matches, "pidfd-socket")?,
+        inherited: args::inherited(matches),
+        extra_env: listen_env(),
+    };
+    spawn::create(&planned.plan, &planned.host, &request)
+}
+
+/// What tells the container of descriptors meant for it (sd_listen_fds(3)); it will be pid 1.
+pub fn listen_env() -> Vec<String> {
+    match args::listen_fds() {
+        0 => Vec::new(),
+        count => {
+            let mut env = vec![format!("LISTEN_FDS={count}"), "LISTEN_PID=1".to_owned()];
+            env.extend(
+                std::env::var("LISTEN_FDNAMES").map(|names| format!("LISTEN_FDNAMES={names}")),
+            );
+            env
+        }
+    }
+}
+
+/// Opens the gate, waits until init has become the program, runs the poststart hooks. With a plan at
+/// hand the hooks are taken from it, else from the kept configuration.
+fn start_container(root: &Path, id: &str, plan: Option<&Plan>) -> Result<Vec<String>> {
+    let container = Container::open(root, id)?;
+    let pidfd = {
+        let _lock = container.lock()?;
+        let status = container.status()?;
+        let (Status::Created, Some(gate), Some(pidfd)) =
+            (status, container.gate()?, container.init()?)
+        else {
+            return Err(Error::text(match status {
+                Status::Stopped => "cannot start a container that has stopped",
+                Status::Running | Status::Paused => "cannot start an already running container",
+                Status::Creating => "cannot start a container that is being created",
+                Status::Created => NOT_RUNNING,
+            }));
+        };
+        let flags = libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOFOLLOW;
+        let failures = sys::fs::openat(container.dir.as_fd(), c"error", flags, 0)?;
+        sys::fs::write_all(gate.as_fd(), b"1")?;
+        // From here on it counts as running: nobody else can start it.
+        sys::fs::unlinkat(container.dir.as_fd(), c"gate", 0)?;
+        (pidfd, failures)
+    };
+    let (pidfd, failures) = pidfd;
+    read_failure(&container, &failures)?;
+    drop(pidfd);
+    poststart(&container, plan).map(|()| Vec::new()).or_else(|error| {
+        // The spec wants the container stopped when a poststart hook fails (runtime.md, 1.3).
+        match delete::kill(&container, libc::SIGKILL, false) {
+            Ok(()) => Err(error),
+            Err(stopped) if stopped.to_string() == NOT_RUNNING => Err(error),
+            Err(left) => Err(Error::text(format!("{error}; stopping it: {left}"))),
+        }
+    })
+}
+
+/// Reads what init says until its end of the FIFO closes: nothing, if execve succeeded, even when the
+/// program has ended already.
+fn read_failure(container: &Container, failures: &std::os::fd::OwnedFd) -> Result<()> {
+    let mut bytes = Vec::new();
+    let mut chunk = [0u8; 4096];
+    loop {
+        match sys::fs::read(failures.as_fd(), &mut chunk) {
+            Ok(0) => break,
+            Ok(count) => bytes.extend_from_slice(chunk.get(..count).unwrap_or_default()),
+            Err(error) if error.errno == libc::EAGAIN => {
+                match sys::fs::poll(&[(failures.as_fd(), libc::POLLIN)], -1) {
+                    Err(error) if error.errno == libc::EINTR => {}
+                    result => drop(result?),
+                }
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    if bytes.is_empty() {
+        return Ok(());
+    }
+    let Some(failure) = Failure::decode(&bytes) else {
+        return Err(Error::text("container init failed to start and did not say why"));
+    };
+    let _: &Container = container;
+    Err(Error::text(failure.text))
+}
+
+fn poststart(container: &Container, plan: Option<&Plan>) -> Result<()> {
+    let planned;
+    let list = match plan {
+        Some(plan) => &plan.hooks.poststart,
+        None => {
+            let config = container.config()?;
+            if !config.windows(9).any(|window| window == b"poststart") {
+                return Ok(());
+            }
+            let (spec, _) = bundle::parse::<Spec>(&config)?;
+            planned = plan::hooks::plan(&spec, &mut crate::error::Findings::default());
+            &planned.poststart
+        }
+    };
+    if list.is_empty() {
+        return Ok(());
+    }
+    let state = container.oci_state(Status::Running, container.pid())?.to_string();
+    hooks::run_all(list, &state)
+}

@@ -1,0 +1,158 @@
+//! `exec`
+
+use clap::ArgMatches;
+use oci_spec::runtime::{Process, Spec};
+
+use super::{Globals, args};
+use crate::container::{Container, Status};
+use crate::error::{Error, Result};
+use crate::foreground::Foreground;
+use crate::host::Host;
+use crate::plan::exec::{ExecPlan, Overrides};
+use crate::spawn::exec::Request;
+use crate::{bundle, plan, seccomp, spawn, state};
+
+/// Largest kept filter, in bytes: 4096 instructions of 8.
+const FILTER_MAX: usize = 4096 * 8;
+
+/// `onggi exec`
+pub fn exec(globals: &Globals, matches: &ArgMatches) -> anyhow::Result<u8> {
+    let id = args::optional_id(matches).unwrap_or_default();
+    let container = Container::open(&globals.root, &id)?;
+    match container.status()? {
+        Status::Stopped => anyhow::bail!("cannot exec in a stopped container"),
+        Status::Creating => anyhow::bail!("cannot exec in a container that is being created"),
+        Status::Paused if !args::is_on(matches, "ignore-paused") => {
+            anyhow::bail!("cannot exec in a paused container (use --ignore-paused to override)")
+        }
+        _ => {}
+    }
+    let detach = args::is_on(matches, "detach");
+    let (exec_plan, warnings) = read_and_plan(matches, &container)?;
+    terminal(&exec_plan, matches, detach)?;
+    let request = Request {
+        pid_file: args::path(matches, "pid-file")?,
+        console_socket: args::path(matches, "console-socket")?,
+        pidfd_socket: args::path(matches, "pidfd-socket")?,
+        inherited: args::inherited(matches),
+        extra_env: super::create::listen_env(),
+        cgroup: args::all(matches, "cgroup").pop(),
+    };
+    let foreground = if detach { None } else { Some(Foreground::begin()?) };
+    let created = spawn::exec::exec(&container, &exec_plan, &request)?;
+    for warning in warnings {
+        globals.log.warning(&warning);
+    }
+    let Some(foreground) = foreground else { return Ok(0) };
+    let exit = foreground.wait(&created)?;
+    Ok(u8::try_from(exit.status()).unwrap_or(1))
+}
+
+fn terminal(plan: &ExecPlan, matches: &ArgMatches, detach: bool) -> Result<()> {
+    let socket = args::last(matches, "console-socket").is_some();
+    match (plan.process.terminal, detach, socket) {
+        (true, true, false) => Err(Error::text(
+            "cannot allocate tty if onggi will detach without setting console socket",
+        )),
+        (false, _, true) => {
+            Err(Error::text("cannot use console socket if onggi will not allocate tty"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn read_and_plan(matches: &ArgMatches, container: &Container) -> Result<(ExecPlan, Vec<String>)> {
+    let host = Host::gather()?;
+    let filter = filter(container)?;
+    let keyring = container.state.keyring;
+    if let Some(file) = args::path(matches, "process")? {
+        let (process, mut warnings) = bundle::parse::<Process>(&bundle::read(&file)?)?;
+        let (plan, more) = plan::exec::plan(&process, None, &host, filter, keyring)?;
+        warnings.extend(more);
+        return Ok((plan, warnings));
+    }
+    let overrides = overrides(matches)?;
+    let (spec, mut warnings) = bundle::parse::<Spec>(&container.config()?)?;
+    let process = spec.process().clone().unwrap_or_default();
+    let (plan, more) = plan::exec::plan(&process, Some(&overrides), &host, filter, keyring)?;
+    warnings.extend(more);
+    Ok((plan, warnings))
+}
+
+/// The container's own filter, as create compiled it.
+fn filter(container: &Container) -> Result<Option<seccomp::Program>> {
+    use std::os::fd::AsFd;
+    let Some(flags) = container.state.seccomp_flags else { return Ok(None) };
+    let bytes = state::read_file(container.dir.as_fd(), c"seccomp.bpf", FILTER_MAX)?;
+    // Without its filter a process would be weaker than its container: no container, then.
+    let program = seccomp::from_bytes(&bytes, flags);
+    program.map(Some).ok_or_else(|| Error::text("the kept seccomp filter is damaged"))
+}
+
+fn overrides(matches: &ArgMatches) -> Result<Overrides> {
+    let command = matches.get_many::<String>("command").into_iter().flatten().cloned().collect();
+    let groups = args::all(matches, "additional-gids")
+        .iter()
+        .map(|text| number("--additional-gids", text))
+        .collect::<Result<_>>()?;
+    let text = |name: &str| args::all(matches, name).pop();
+    Ok(Overrides {
+        args: command,
+        cwd: text("cwd"),
+        env: args::all(matches, "env"),
+        user: text("user").map(|user| parse_user(&user)).transpose()?,
+        groups,
+        caps: args::all(matches, "cap"),
+        no_new_privs: args::is_on(matches, "no-new-privs"),
+        apparmor: text("apparmor"),
+        label: text("process-label"),
+        tty: args::is_on(matches, "tty"),
+    })
+}
+
+/// `UID[:GID]`, digits only: nothing is looked up, nothing is guessed (CVE-2026-30892).
+fn parse_user(text: &str) -> Result<(u32, Option<u32>)> {
+    match text.split_once(':') {
+        None => Ok((number("--user", text)?, None)),
+        Some((uid, gid)) => Ok((number("--user", uid)?, Some(number("--user", gid)?))),
+    }
+}
+
+/// A decimal number as it is written back: no sign, no blank, no leading zero, no 2^32-1.
+fn number(option: &str, text: &str) -> Result<u32> {
+    match text.parse::<u32>() {
+        Ok(number) if number.to_string() == text && number != u32::MAX => Ok(number),
+        _ => Err(Error::text(format!("{option}: {text:?} is no user or group id"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn t21_user_is_exact_or_refused() {
+        let parse = |text: &str| parse_user(text).ok();
+        assert_eq!(parse("0"), Some((0, None)));
+        assert_eq!(parse("1"), Some((1, None)));
+        assert_eq!(parse("1:2"), Some((1, Some(2))));
+        assert_eq!(parse("4294967294"), Some((4_294_967_294, None)));
+        for bad in [
+            "01",
+            "+1",
+            "-1",
+            "",
+            ":",
+            "1:",
+            ":1",
+            "4294967295",
+            "4294967296",
+            "0x1",
+            " 1",
+            "1 ",
+            "root",
+        ] {
+            assert_eq!(parse(bad), None, "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! `features` and `--version`: what this build can do, whatever the host.
+
+use serde_json::{Value, json};
+
+use crate::plan::check::{OCI_VERSION_MAX, OCI_VERSION_MIN};
+use crate::plan::namespaces::{KINDS, Kind};
+use crate::plan::{caps, options};
+use crate::seccomp;
+
+const COMMIT: Option<&str> = option_env!("ONGGI_COMMIT");
+
+/// `onggi features`
+pub fn features() -> anyhow::Result<u8> {
+    super::print(&format!("{:#}\n", document()))?;
+    Ok(0)
+}
+
+/// The document of features.md, spec 1.3: only what is implemented.
+fn document() -> Value {
+    let unsupported = |option: &str| matches!(option, "idmap" | "ridmap");
+    let mount_options: Vec<&str> =
+        options::TABLE.iter().map(|(name, _)| *name).filter(|name| !unsupported(name)).collect();
+    let namespaces: Vec<&str> =
+        KINDS.iter().filter(|kind| **kind != Kind::User).map(|kind| kind.name()).collect();
+    json!({
+        "ociVersionMin": OCI_VERSION_MIN,
+        "ociVersionMax": OCI_VERSION_MAX,
+        "hooks": [
+            "prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"
+        ],
+        "mountOptions": mount_options,
+        "linux": {
+            "namespaces": namespaces,
+            "capabilities": caps::names(u64::MAX),
+            "cgroup": {
+                "v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": true
+            },
+            "seccomp": {
+                "enabled": true,
+                "actions": seccomp::known_actions(),
+                "operators": seccomp::known_operators(),
+                "archs": seccomp::known_archs(),
+                "knownFlags": seccomp::known_flags(),
+                "supportedFlags": seccomp::known_flags(),
+            },
+            "apparmor": {"enabled": true},
+            "selinux": {"enabled": true},
+            "intelRdt": {"enabled": false},
+            "mountExtensions": {"idmap": {"enabled": false}},
+            "netDevices": {"enabled": false},
+        },
+        "annotations": {
+            "dev.onggi.version": env!("CARGO_PKG_VERSION"),
+            "org.opencontainers.runc.checkpoint.enabled": "false",
+        },
+        "potentiallyUnsafeConfigAnnotations": [],
+    })
+}
+
+/// Three lines, of which only the first has the word "version": docker keeps the last such line.
+#[must_use]
+pub fn version() -> String {
+    format!(
+        "onggi version {}\ncommit: {}\nspec: {OCI_VERSION_MAX}\n",
+        env!("CARGO_PKG_VERSION"),
+        COMMIT.unwrap_or("unknown")
+    )
+}

@@ -1,0 +1,93 @@
+//! `kill` and `delete`.
+
+use clap::ArgMatches;
+
+use super::{Globals, args};
+use crate::container::Container;
+use crate::error::{Error, Result};
+
+/// `onggi kill`
+pub fn kill(globals: &Globals, matches: &ArgMatches) -> anyhow::Result<u8> {
+    let id = args::optional_id(matches).unwrap_or_default();
+    let all = args::is_on(matches, "all");
+    let words: Vec<&String> = matches.get_many::<String>("signal").into_iter().flatten().collect();
+    let signal = match words.as_slice() {
+        [] => libc::SIGTERM,
+        [word, ..] => signal(word)?,
+    };
+    let container = Container::open(&globals.root, &id)?;
+    crate::delete::kill(&container, signal, all)?;
+    Ok(0)
+}
+
+/// `onggi delete`
+pub fn delete(globals: &Globals, matches: &ArgMatches) -> anyhow::Result<u8> {
+    let id = args::optional_id(matches).unwrap_or_default();
+    let force = args::is_on(matches, "force");
+    for warning in crate::delete::delete(&globals.root, &id, force)? {
+        globals.log.warning(&warning);
+    }
+    Ok(0)
+}
+
+/// A signal as a number (1 to 64) or a name, with or without `SIG`, in any case.
+fn signal(text: &str) -> Result<i32> {
+    let unknown = || Error::text(format!("unknown signal {text:?}"));
+    if text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return match text.parse::<i32>() {
+            Ok(number) if (1..=64).contains(&number) => Ok(number),
+            _ => Err(unknown()),
+        };
+    }
+    let upper = text.to_ascii_uppercase();
+    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+    let real_time = |rest: &str, base: i32, sign: i32| {
+        let offset = if rest.is_empty() { Some(0) } else { rest.get(1..)?.parse::<i32>().ok() };
+        let number = base + sign * offset?;
+        (34..=64).contains(&number).then_some(number)
+    };
+    if let Some(rest) = name.strip_prefix("RTMIN") {
+        return real_time(rest, 34, 1).ok_or_else(unknown);
+    }
+    if let Some(rest) = name.strip_prefix("RTMAX") {
+        return real_time(rest, 64, -1).ok_or_else(unknown);
+    }
+    // Names the C library knows beside the ones of nix.
+    let name = match name {
+        "IOT" => "ABRT",
+        "CLD" => "CHLD",
+        "POLL" => "IO",
+        "UNUSED" => "SYS",
+        name => name,
+    };
+    format!("SIG{name}")
+        .parse::<nix::sys::signal::Signal>()
+        .map(|signal| signal as i32)
+        .map_err(|_| unknown())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::signal;
+
+    #[test]
+    fn row75_signals_by_number_and_name() {
+        for (text, number) in [
+            ("9", 9),
+            ("KILL", 9),
+            ("SIGKILL", 9),
+            ("sigkill", 9),
+            ("term", 15),
+            ("64", 64),
+            ("RTMIN", 34),
+            ("SIGRTMIN+3", 37),
+            ("RTMAX-1", 63),
+            ("SIGRTMAX", 64),
+        ] {
+            assert_eq!(signal(text).ok(), Some(number), "{text}");
+        }
+        for bad in ["0", "65", "-9", "", "NOPE", "SIG", "RTMIN+99", "9x"] {
+            assert!(signal(bad).is_err(), "{bad:?}");
+        }
+    }
+}

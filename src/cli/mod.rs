@@ -1,0 +1,174 @@
+//! The command line: parse, dispatch, print one error, choose the exit code.
+//!
+//! Owns: options, texts and exit codes that engines rely on. Must not: do anything a command does.
+
+mod args;
+mod create;
+mod exec;
+mod features;
+mod kill;
+mod query;
+mod spec;
+
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::ArgMatches;
+
+use crate::cgroup::Manager;
+use crate::error::{Error, Result};
+use crate::log::Log;
+use crate::{bundle, spawn, sys};
+
+/// Exit status of `exec` that failed before there was a process.
+const EXEC_FAILED: u8 = 255;
+
+/// What every command gets.
+#[derive(Debug)]
+pub struct Globals {
+    /// The state root, absolute.
+    pub root: PathBuf,
+    /// Whether `--root` was given.
+    pub root_given: bool,
+    /// The log.
+    pub log: Log,
+    /// How create makes cgroups.
+    pub manager: Manager,
+    /// `--rootless`, or found out: errors of cgroups that we may not make are let pass.
+    pub rootless: bool,
+}
+
+/// The whole program.
+#[must_use]
+pub fn main() -> ExitCode {
+    let args: Vec<_> = std::env::args_os().skip(1).collect();
+    let args = args::normalize(args.into_iter().map(OsStringExt::into_vec).collect());
+    let command = args::command_of(&args).unwrap_or_default();
+    if args::enters_container(&command) {
+        if let Err(error) = spawn::seal::ensure() {
+            return fail(&Log::default(), &command, "", &error.into());
+        }
+    } else if let Err(error) = spawn::seal::refuse_set_id() {
+        return fail(&Log::default(), &command, "", &error.into());
+    }
+    let matches = match args::parse(&command, args) {
+        Ok(matches) => matches,
+        Err(args::Stop::Printed) => return ExitCode::SUCCESS,
+        Err(args::Stop::Usage(text, log)) => {
+            let log = log.unwrap_or_default();
+            return fail(&log, &command, "", &anyhow::Error::msg(text));
+        }
+    };
+    run(&command, &matches)
+}
+
+fn run(command: &str, matches: &ArgMatches) -> ExitCode {
+    let Some((_, sub)) = matches.subcommand() else { return ExitCode::FAILURE };
+    let id = args::optional_id(sub).unwrap_or_default();
+    let globals = match globals(matches, sub) {
+        Ok(globals) => globals,
+        Err((log, error)) => return fail(&log, command, &id, &error.into()),
+    };
+    globals.log.debug(|| format!("{command} {id}"));
+    let done = match command {
+        "create" => create::create(&globals, sub),
+        "run" => create::run(&globals, sub),
+        "start" => create::start(&globals, sub),
+        "exec" => exec::exec(&globals, sub),
+        "state" => query::state(&globals, sub),
+        "list" => query::list(&globals, sub),
+        "ps" => query::ps(&globals, sub),
+        "kill" => kill::kill(&globals, sub),
+        "delete" => kill::delete(&globals, sub),
+        "spec" => spec::spec(sub),
+        "features" => features::features(),
+        other => Err(anyhow::anyhow!("no such command: {other}")),
+    };
+    match done {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => fail(&globals.log, command, &id, &error),
+    }
+}
+
+/// One error, once.
+fn fail(log: &Log, command: &str, id: &str, error: &anyhow::Error) -> ExitCode {
+    let place = if id.is_empty() { command.to_owned() } else { format!("{command} {id}") };
+    log.error(&place, &format!("{error:#}"));
+    ExitCode::from(if command == "exec" { EXEC_FAILED } else { 1 })
+}
+
+fn globals(matches: &ArgMatches, sub: &ArgMatches) -> std::result::Result<Globals, (Log, Error)> {
+    match open_log(matches, sub) {
+        Ok(log) => globals_with(matches, sub, log),
+        Err(error) => Err((Log::default(), error)),
+    }
+}
+
+fn open_log(matches: &ArgMatches, sub: &ArgMatches) -> Result<Log> {
+    // An unexpected descriptor of the caller (a shim's socket) is nobody's business here.
+    sys::exec::close_range(3 + args::inherited(sub), u32::MAX)?;
+    let path = args::global(matches, sub, "log").filter(|path| !path.is_empty());
+    let path = path.map(|path| bundle::absolute(path.as_ref())).transpose()?;
+    let format = args::global(matches, sub, "log-format").unwrap_or_else(|| "text".to_owned());
+    Log::open(path.as_deref(), &format, args::global_flag(matches, sub, "debug"))
+}
+
+fn globals_with(
+    matches: &ArgMatches,
+    sub: &ArgMatches,
+    log: Log,
+) -> std::result::Result<Globals, (Log, Error)> {
+    let text = |name: &str| args::global(matches, sub, name);
+    let systemd = args::global_flag(matches, sub, "systemd-cgroup");
+    let manager = match text("cgroup-manager").as_deref() {
+        None | Some("cgroupfs") if !systemd => Manager::Cgroupfs,
+        None | Some("cgroupfs" | "systemd") => Manager::Systemd,
+        Some("disabled") => Manager::Disabled,
+        Some(other) => {
+            let text =
+                format!("--cgroup-manager: {other:?} is none of cgroupfs, systemd, disabled");
+            return Err((log, Error::text(text)));
+        }
+    };
+    let euid = nix::unistd::geteuid().as_raw();
+    let rootless = match text("rootless").as_deref() {
+        None | Some("auto") => euid != 0,
+        Some("true") => true,
+        Some("false") => false,
+        Some(other) => {
+            return Err((
+                log,
+                Error::text(format!("--rootless: {other:?} is none of auto, true, false")),
+            ));
+        }
+    };
+    let given = text("root").filter(|root| !root.is_empty());
+    let root_given = given.is_some();
+    let root = match given {
+        Some(root) => bundle::absolute(root.as_ref()),
+        None => Ok(default_root(euid)),
+    };
+    match root {
+        Ok(root) if root == PathBuf::from("/") => Err((log, Error::text("--root: / is refused"))),
+        Ok(root) => Ok(Globals { root, root_given, log, manager, rootless }),
+        Err(error) => Err((log, error)),
+    }
+}
+
+/// `/run/onggi`, or below the user's runtime directory; an empty variable counts as unset (podman).
+fn default_root(euid: u32) -> PathBuf {
+    let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty());
+    match runtime_dir {
+        Some(dir) if euid != 0 => PathBuf::from(dir).join("onggi"),
+        _ => PathBuf::from("/run/onggi"),
+    }
+}
+
+/// Writes to stdout; a reader that has gone away is no error of ours to explain.
+pub(crate) fn print(text: &str) -> Result<()> {
+    match sys::fs::inherited(1) {
+        Some(stdout) => Ok(sys::fs::write_all(stdout, text.as_bytes())?),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,139 @@
+//! `state`, `list` and `ps`.
+
+use clap::ArgMatches;
+use serde_json::{Value, json};
+
+use super::{Globals, args, print};
+use crate::container::{self, Container, Status};
+use crate::error::{DOES_NOT_EXIST, Error, Result};
+
+/// `onggi state`
+pub fn state(globals: &Globals, matches: &ArgMatches) -> anyhow::Result<u8> {
+    let id = args::optional_id(matches).unwrap_or_default();
+    let container = Container::open(&globals.root, &id)?;
+    let state = container.oci_state(container.status()?, container.pid())?;
+    print(&format!("{state:#}\n"))?;
+    Ok(0)
+}
+
+/// `onggi list`
+pub fn list(globals: &Globals, matches: &ArgMatches) -> anyhow::Result<u8> {
+    let format = format(matches)?;
+    let ids = match container::ids(&globals.root)? {
+        Some(ids) => ids,
+        None if globals.root_given => {
+            anyhow::bail!("{}: no such file or directory", globals.root.display())
+        }
+        None => Vec::new(),
+    };
+    if args::is_on(matches, "quiet") {
+        let lines: String = ids.iter().map(|id| format!("{id}\n")).collect();
+        print(&lines)?;
+        return Ok(0);
+    }
+    let mut states = Vec::with_capacity(ids.len());
+    for id in ids {
+        match Container::open(&globals.root, &id) {
+            Ok(container) => {
+                let status = container.status()?;
+                states.push(container.oci_state(status, container.pid())?);
+            }
+            // Deleted since the directory was read, or reserved and not yet recorded.
+            Err(error) if error.to_string() == DOES_NOT_EXIST => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    print(&if format == "json" { format!("{}\n", json!(states)) } else { table(&states) })?;
+    Ok(0)
+}
+
+fn format(matches: &ArgMatches) -> Result<String> {
+    let format = args::last(matches, "format").map(|text| text.to_string_lossy().into_owned());
+    match format.as_deref() {
+        None => Ok("table".to_owned()),
+        Some("table" | "json") => Ok(format.unwrap_or_default()),
+        Some(other) => Err(Error::text(format!("invalid format option: {other:?}"))),
+    }
+}
+
+fn table(states: &[Value]) -> String {
+    const COLUMNS: [(&str, &str); 6] = [
+        ("ID", "id"),
+        ("PID", "pid"),
+        ("STATUS", "status"),
+        ("BUNDLE", "bundle"),
+        ("CREATED", "created"),
+        ("OWNER", "owner"),
+    ];
+    let cell = |state: &Value, key: &str| match state.get(key) {
+        Some(Value::String(text)) => crate::log::clean(text),
+        Some(other) => other.to_string(),
+        None => String::new(),
+    };
+    let mut out = String::new();
+    let widths = COLUMNS.map(|(title, key)| {
+        states.iter().map(|state| cell(state, key).chars().count()).fold(title.len(), usize::max)
+    });
+    let mut line = |cells: [String; 6]| {
+        for (text, width) in cells.iter().zip(widths) {
+            out.push_str(&format!("{text:width$}   "));
+        }
+        out.truncate(out.trim_end().len());
+        out.push('\n');
+    };
+    line(COLUMNS.map(|(title, _)| title.to_owned()));
+    for state in states {
+        line(COLUMNS.map(|(_, key)| cell(state, key)));
+    }
+    out
+}
+
+/// `onggi ps`
+pub fn ps(globals: &Globals, matches: &ArgMatches) -> anyhow::Result<u8> {
+    let id = args::optional_id(matches).unwrap_or_default();
+    let format = format(matches)?;
+    let container = Container::open(&globals.root, &id)?;
+    let pids = match (container.status()?, container.cgroup()?) {
+        (Status::Stopped, None) => Vec::new(),
+        (_, Some(group)) => group.pids()?,
+        // Without a cgroup of its own only init is known.
+        (_, None) => vec![container.pid()],
+    };
+    if format == "json" {
+        print(&format!("{}\n", json!(pids)))?;
+        return Ok(0);
+    }
+    let options: Vec<String> =
+        matches.get_many::<String>("options").into_iter().flatten().cloned().collect();
+    print(&host_ps(&options, &pids)?)?;
+    Ok(0)
+}
+
+/// The host's ps(1), cut down to the container's processes: people know its columns.
+fn host_ps(options: &[String], pids: &[i32]) -> Result<String> {
+    let mut command = std::process::Command::new("ps");
+    match options {
+        [] => command.arg("-ef"),
+        options => command.args(options),
+    };
+    if std::env::var_os("PATH").is_none() {
+        command.env("PATH", "/usr/bin:/bin");
+    }
+    let output = command.output().map_err(|error| Error::text(format!("ps: {error}")))?;
+    if !output.status.success() {
+        return Err(Error::text(format!("ps: {}", String::from_utf8_lossy(&output.stderr).trim())));
+    }
+    let text = String::from_utf8_lossy(&output.stdout);
+    let mut lines = text.lines();
+    let header = lines.next().unwrap_or_default();
+    let column = header
+        .split_whitespace()
+        .position(|title| title == "PID")
+        .ok_or_else(|| Error::text("ps: couldn't find PID field in its output"))?;
+    let ours = |line: &&str| {
+        let pid = line.split_whitespace().nth(column).and_then(|field| field.parse::<i32>().ok());
+        pid.is_some_and(|pid| pids.contains(&pid))
+    };
+    let chosen: String = lines.filter(ours).map(|line| format!("{line}\n")).collect();
+    Ok(format!("{header}\n{chosen}"))
+}

@@ -1,0 +1,308 @@
+//! A container as seen by every command but create: its state directory, its status, its lock.
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::cgroup::Group;
+use crate::error::{DOES_NOT_EXIST, Error, Result};
+use crate::state::{self, Pid, State};
+use crate::{bundle, sys};
+
+/// The spec's states, and runc's `paused`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the spec's names")]
+pub enum Status {
+    Creating,
+    Created,
+    Running,
+    Paused,
+    Stopped,
+}
+
+impl Status {
+    /// The word in JSON.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Creating => "creating",
+            Self::Created => "created",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+impl std::fmt::Display for Status {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// An opened container.
+#[derive(Debug)]
+pub struct Container {
+    /// Its state directory.
+    pub dir: OwnedFd,
+    /// The record in it.
+    pub state: State,
+}
+
+/// The files of a state directory, in the order in which they may go.
+const FILES: [&std::ffi::CStr; 7] = [
+    c"gate",
+    c"error",
+    c"seccomp.bpf",
+    c"config.json",
+    c".config.json",
+    c".state.json",
+    c"state.json",
+];
+
+/// Opens the state root; `None` when it is not there. It must be a real directory of ours that nobody
+/// else can write to: its records are acted on with our rights.
+pub fn open_root(root: &Path) -> Result<Option<OwnedFd>> {
+    let name = sys::cstr("open", root.as_os_str().as_bytes())?;
+    let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW;
+    let dir = match sys::fs::open(&name, flags) {
+        Ok(dir) => dir,
+        Err(error) if error.errno == libc::ENOENT => return Ok(None),
+        Err(error) => return Err(Error::at("state root")(error)),
+    };
+    let stat = sys::fs::fstat(dir.as_fd())?;
+    if stat.st_uid != nix::unistd::geteuid().as_raw() || stat.st_mode & 0o022 != 0 {
+        return Err(Error::text(format!(
+            "state root {}: not ours alone (owner {}, mode {:04o})",
+            root.display(),
+            stat.st_uid,
+            stat.st_mode & 0o7777
+        )));
+    }
+    Ok(Some(dir))
+}
+
+/// Makes the state root where it is missing, 0700, and opens it.
+pub fn make_root(root: &Path) -> Result<OwnedFd> {
+    if let Some(dir) = open_root(root)? {
+        return Ok(dir);
+    }
+    let mut parents: Vec<&Path> = root.ancestors().collect();
+    parents.reverse();
+    for parent in parents {
+        let name = sys::cstr("mkdir", parent.as_os_str().as_bytes())?;
+        match sys::fs::mkdirat(sys::fs::CWD, &name, 0o700) {
+            Ok(()) => {}
+            // It was there, or somebody was faster.
+            Err(error) if error.errno == libc::EEXIST => {}
+            Err(error) => return Err(Error::at("state root")(error)),
+        }
+    }
+    open_root(root)?.ok_or_else(|| Error::text("state root vanished"))
+}
+
+/// Opens a container's directory; `None` when it is not there.
+pub fn open_dir(root: &Path, id: &str) -> Result<Option<OwnedFd>> {
+    let Some(root) = open_root(root)? else { return Ok(None) };
+    let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW;
+    match sys::fs::openat(root.as_fd(), &sys::cstr("open", id)?, flags, 0) {
+        Ok(dir) => Ok(Some(dir)),
+        Err(error) if error.errno == libc::ENOENT => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Removes a state directory that holds nothing but our files.
+pub fn remove_dir(root: BorrowedFd<'_>, id: &str) -> Result<()> {
+    let name = sys::cstr("rmdir", id)?;
+    let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW;
+    let dir = match sys::fs::openat(root, &name, flags, 0) {
+        Ok(dir) => dir,
+        Err(error) if error.errno == libc::ENOENT => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    for file in FILES {
+        absent(sys::fs::unlinkat(dir.as_fd(), file, 0))?;
+    }
+    absent(sys::fs::unlinkat(root, &name, libc::AT_REMOVEDIR))
+}
+
+/// Removing what is not there has succeeded.
+fn absent(result: sys::Result<()>) -> Result<()> {
+    match result {
+        Err(error) if error.errno != libc::ENOENT => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// A pidfd of exactly this process; `None` when it has ended, is a zombie, or is of another boot.
+pub fn open_process(who: Option<Pid>, boot: &str) -> Result<Option<OwnedFd>> {
+    let Some(who) = who else { return Ok(None) };
+    let pidfd = match sys::process::pidfd_open(who.pid) {
+        Ok(pidfd) => pidfd,
+        // ESRCH: gone. EINVAL: the number belongs to a thread now.
+        Err(error) if matches!(error.errno, libc::ESRCH | libc::EINVAL) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    // Compared after the open: from here on the pidfd is this very process.
+    match state::process_stat(who.pid)? {
+        Some((letter, start)) if start == who.start && !matches!(letter, 'Z' | 'X') => {
+            Ok((state::boot_id()? == boot).then_some(pidfd))
+        }
+        _ => Ok(None),
+    }
+}
+
+impl Container {
+    /// Opens a container by id.
+    pub fn open(root: &Path, id: &str) -> Result<Self> {
+        crate::plan::check::container_id(id).map_err(Error::Text)?;
+        let dir = open_dir(root, id)?.ok_or_else(|| Error::text(DOES_NOT_EXIST))?;
+        // A directory without a record is a create that died before it did anything.
+        let state = State::load(dir.as_fd())?.ok_or_else(|| Error::text(DOES_NOT_EXIST))?;
+        Ok(Self { dir, state })
+    }
+
+    /// Takes the container's lock, for as long as the result lives.
+    pub fn lock(&self) -> Result<Lock> {
+        let file = sys::fs::openat(self.dir.as_fd(), c".", libc::O_RDONLY | libc::O_DIRECTORY, 0)?;
+        sys::fs::flock(file.as_fd(), libc::LOCK_EX)?;
+        Ok(Lock { _file: file })
+    }
+
+    /// A pidfd of the living init.
+    pub fn init(&self) -> Result<Option<OwnedFd>> {
+        open_process(self.state.init, &self.state.boot)
+    }
+
+    /// Init's pid, for files in /proc; use [`Container::init`] to act on it.
+    #[must_use]
+    pub fn pid(&self) -> i32 {
+        self.state.init.map_or(0, |init| init.pid)
+    }
+
+    /// The status, found out and not remembered: is init alive, does it hold the gate, is it frozen.
+    pub fn status(&self) -> Result<Status> {
+        if self.init()?.is_none() {
+            let creating = self.state.created.is_empty()
+                && open_process(self.state.creator, &self.state.boot)?.is_some();
+            return Ok(if creating { Status::Creating } else { Status::Stopped });
+        }
+        if self.state.created.is_empty() {
+            return Ok(Status::Creating);
+        }
+        if self.gate()?.is_some() {
+            return Ok(Status::Created);
+        }
+        let frozen = match Group::open_freezer(&self.state.cgroup)? {
+            Some(group) => group.frozen()?,
+            None => false,
+        };
+        Ok(if frozen { Status::Paused } else { Status::Running })
+    }
+
+    /// The gate's writing end, when init waits at it.
+    pub fn gate(&self) -> Result<Option<OwnedFd>> {
+        let flags = libc::O_WRONLY | libc::O_NONBLOCK | libc::O_NOFOLLOW;
+        match sys::fs::openat(self.dir.as_fd(), c"gate", flags, 0) {
+            Ok(gate) => Ok(Some(gate)),
+            // ENOENT: start has been here. ENXIO: nobody waits, init has gone on or is gone.
+            Err(error) if matches!(error.errno, libc::ENOENT | libc::ENXIO) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The container's cgroup; `None` when it has none (any more).
+    pub fn cgroup(&self) -> Result<Option<Group>> {
+        Group::open(&self.state.cgroup)
+    }
+
+    /// The bytes of config.json as create read them.
+    pub fn config(&self) -> Result<Vec<u8>> {
+        Ok(state::read_file(self.dir.as_fd(), c"config.json", bundle::MAX_BYTES)?)
+    }
+
+    /// The annotations of config.json; unreadable ones are none.
+    pub fn annotations(&self) -> Result<Value> {
+        #[derive(Default)]
+        struct Annotations(Option<Value>);
+        impl<'de> serde::Deserialize<'de> for Annotations {
+            fn deserialize<D: serde::Deserializer<'de>>(
+                deserializer: D,
+            ) -> std::result::Result<Self, D::Error> {
+                struct Members;
+                impl<'de> serde::de::Visitor<'de> for Members {
+                    type Value = Annotations;
+                    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                        f.write_str("config.json")
+                    }
+                    fn visit_map<A: serde::de::MapAccess<'de>>(
+                        self,
+                        mut map: A,
+                    ) -> std::result::Result<Annotations, A::Error> {
+                        let mut found = Annotations::default();
+                        while let Some(name) = map.next_key::<std::borrow::Cow<'_, str>>()? {
+                            if name == "annotations" {
+                                found.0 = Some(map.next_value()?);
+                            } else {
+                                map.next_value::<serde::de::IgnoredAny>()?;
+                            }
+                        }
+                        Ok(found)
+                    }
+                }
+                deserializer.deserialize_map(Members)
+            }
+        }
+        let config = match self.config() {
+            Ok(config) => config,
+            // The record is written first; create may not have got to the copy.
+            Err(error) if error.errno() == Some(libc::ENOENT) => return Ok(json!({})),
+            Err(error) => return Err(error),
+        };
+        let found: Annotations = serde_json::from_slice(&config).unwrap_or_default();
+        Ok(found.0.filter(Value::is_object).unwrap_or_else(|| json!({})))
+    }
+
+    /// What the `state` command prints and hooks read (runtime.md, "State").
+    pub fn oci_state(&self, status: Status, pid: i32) -> Result<Value> {
+        Ok(oci_state(&self.state, status, pid, &self.annotations()?))
+    }
+}
+
+/// The spec's state object, with runc's additions.
+#[must_use]
+pub fn oci_state(state: &State, status: Status, pid: i32, annotations: &Value) -> Value {
+    json!({
+        "ociVersion": state.oci_version,
+        "id": state.id,
+        "status": status.name(),
+        "pid": if status == Status::Stopped { 0 } else { pid },
+        "bundle": state.bundle.to_string_lossy(),
+        "rootfs": state.rootfs.to_string_lossy(),
+        "created": state.created,
+        "annotations": annotations,
+        "owner": state.owner,
+    })
+}
+
+/// The held lock.
+#[derive(Debug)]
+pub struct Lock {
+    _file: OwnedFd,
+}
+
+/// The ids in a state root, sorted.
+pub fn ids(root: &Path) -> Result<Option<Vec<String>>> {
+    let Some(root) = open_root(root)? else { return Ok(None) };
+    let mut ids: Vec<String> = sys::fs::list(root.as_fd())?
+        .into_iter()
+        .filter_map(|name: CString| name.into_string().ok())
+        .filter(|name| crate::plan::check::container_id(name).is_ok())
+        .collect();
+    ids.sort();
+    Ok(Some(ids))
+}

@@ -1,0 +1,157 @@
+//! Ending and removing containers.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crate::cgroup::Group;
+use crate::container::{self, Container, Status};
+use crate::error::{DOES_NOT_EXIST, Error, NOT_RUNNING, Result};
+use crate::spawn::UNDO_DEADLINE;
+use crate::{bundle, hooks, spawn, sys};
+
+/// Deletes a container; with `force` also a living or half-made one. Success means that its
+/// processes, cgroups and state are gone. Returns warnings.
+pub fn delete(root: &Path, id: &str, force: bool) -> Result<Vec<String>> {
+    crate::plan::check::container_id(id).map_err(Error::Text)?;
+    let container = match Container::open(root, id) {
+        Ok(container) => container,
+        Err(error) if error.to_string() == DOES_NOT_EXIST => {
+            return delete_unrecorded(root, id, force);
+        }
+        Err(error) => return Err(error),
+    };
+    let status = container.status()?;
+    if !force && !matches!(status, Status::Stopped | Status::Created) {
+        return Err(Error::text(format!(
+            "cannot delete container {id} that is not stopped: {status}"
+        )));
+    }
+    // A creator goes on for ever making what we remove; it holds no lock that could be waited for.
+    if let Some(creator) = container::open_process(container.state.creator, &container.state.boot)?
+    {
+        end(creator.as_fd(), "the runtime that creates it")?;
+    }
+    let _lock = container.lock()?;
+    // What the creator did last.
+    let container = match Container::open(root, id) {
+        Ok(container) => container,
+        // Another delete was faster.
+        Err(error) if force && error.to_string() == DOES_NOT_EXIST => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    remove(root, &container)
+}
+
+/// A directory without a record: create died before it had done anything else.
+fn delete_unrecorded(root: &Path, id: &str, force: bool) -> Result<Vec<String>> {
+    match (force, container::open_root(root)?) {
+        (false, _) => Err(Error::text(DOES_NOT_EXIST)),
+        (true, None) => Ok(Vec::new()),
+        (true, Some(root)) => container::remove_dir(root.as_fd(), id).map(|()| Vec::new()),
+    }
+}
+
+/// Kills what is left and removes everything, the record last: until it is gone, delete can be tried
+/// again.
+pub fn remove(root: &Path, container: &Container) -> Result<Vec<String>> {
+    if let Some(init) = container.init()? {
+        thaw(container)?;
+        end(init.as_fd(), "container init still running")?;
+    }
+    // Cgroups do not survive a reboot; what is there by that name now is somebody else's.
+    if crate::state::boot_id()? == container.state.boot {
+        crate::cgroup::remove(&container.state.cgroup, true, UNDO_DEADLINE)?;
+    }
+    let committed = !container.state.created.is_empty();
+    if let (false, Some(path)) = (committed, &container.state.pid_file) {
+        spawn::remove_own_pid_file(path, container.state.init)?;
+        spawn::remove_temporary_pid_file(path, &container.state.id)?;
+    }
+    let warnings = poststop(container);
+    let root = container::open_root(root)?.ok_or_else(|| Error::text(DOES_NOT_EXIST))?;
+    container::remove_dir(root.as_fd(), &container.state.id)?;
+    Ok(warnings)
+}
+
+/// A frozen v1 cgroup does not let its processes die.
+fn thaw(container: &Container) -> Result<()> {
+    match Group::open_freezer(&container.state.cgroup)? {
+        Some(group) if group.frozen()? => group.freeze(false, UNDO_DEADLINE),
+        _ => Ok(()),
+    }
+}
+
+/// Kills a process and waits until it has ended.
+fn end(pidfd: BorrowedFd<'_>, who: &str) -> Result<()> {
+    match sys::process::pidfd_send_signal(pidfd, libc::SIGKILL) {
+        // Gone already.
+        Err(error) if error.errno == libc::ESRCH => return Ok(()),
+        result => result?,
+    }
+    wait_end(pidfd, UNDO_DEADLINE, who)
+}
+
+fn wait_end(pidfd: BorrowedFd<'_>, deadline: Duration, who: &str) -> Result<()> {
+    let end = Instant::now() + deadline;
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        let millis = i32::try_from(left.as_millis()).unwrap_or(i32::MAX);
+        match sys::fs::poll(&[(pidfd, libc::POLLIN)], millis) {
+            Ok(events) if events.iter().any(|events| *events != 0) => return Ok(()),
+            Ok(_) => return Err(Error::text(format!("{who} (10 s after SIGKILL)"))),
+            Err(error) if error.errno == libc::EINTR => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// poststop hooks; their failures are only told (runtime.md, "Lifecycle").
+fn poststop(container: &Container) -> Vec<String> {
+    let run = || -> Result<Vec<String>> {
+        if container.state.created.is_empty() {
+            return Ok(Vec::new());
+        }
+        let config = container.config()?;
+        if !config.windows(8).any(|window| window == b"poststop") {
+            return Ok(Vec::new());
+        }
+        let (spec, _) = bundle::parse::<oci_spec::runtime::Spec>(&config)?;
+        let mut findings = crate::error::Findings::default();
+        let planned = crate::plan::hooks::plan(&spec, &mut findings);
+        let state = container.oci_state(Status::Stopped, 0)?.to_string();
+        let failures = planned.poststop.iter().filter_map(|hook| hooks::run(hook, &state).err());
+        Ok(failures.map(|error| error.to_string()).collect())
+    };
+    run().unwrap_or_else(|error| vec![format!("poststop hooks: {error}")])
+}
+
+/// Signals a container: its init, or with `all` every process of its cgroup.
+pub fn kill(container: &Container, signal: i32, all: bool) -> Result<()> {
+    let init = container.init()?;
+    // Without a pid namespace of its own, the death of init ends nobody else.
+    let shared = signal == libc::SIGKILL && !container.state.own_pid_namespace;
+    if all || shared {
+        let group = container.cgroup()?;
+        if let Some(group) = group {
+            group.kill(signal, UNDO_DEADLINE)?;
+        } else if let Some(init) = &init {
+            send(init.as_fd(), signal)?;
+        }
+        return if all || init.is_some() { Ok(()) } else { Err(Error::text(NOT_RUNNING)) };
+    }
+    let init = init.ok_or_else(|| Error::text(NOT_RUNNING))?;
+    send(init.as_fd(), signal)?;
+    if signal == libc::SIGKILL {
+        // On v1 a frozen process does not die of it before it is thawed.
+        thaw(container)?;
+    }
+    Ok(())
+}
+
+fn send(pidfd: BorrowedFd<'_>, signal: i32) -> Result<()> {
+    match sys::process::pidfd_send_signal(pidfd, signal) {
+        Err(error) if error.errno == libc::ESRCH => Err(Error::text(NOT_RUNNING)),
+        result => Ok(result?),
+    }
+}

@@ -1,0 +1,203 @@
+//! The errors that cross module borders, and where in config.json they come from.
+
+use std::fmt;
+
+use crate::sys;
+
+/// A place in config.json (or process.json) as a JSON pointer (RFC 6901), cheap to copy.
+///
+/// `At::item("/mounts", 4).leaf("/options")` shows as `/mounts/4/options`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct At {
+    base: &'static str,
+    index: Option<u32>,
+    leaf: &'static str,
+}
+
+impl At {
+    /// A place with a fixed name.
+    #[must_use]
+    pub const fn of(base: &'static str) -> Self {
+        Self { base, index: None, leaf: "" }
+    }
+
+    /// The `index`-th item of the array `base`.
+    #[must_use]
+    pub fn item(base: &'static str, index: usize) -> Self {
+        Self { base, index: Some(u32::try_from(index).unwrap_or(u32::MAX)), leaf: "" }
+    }
+
+    /// A member of this place; `leaf` starts with `/`.
+    #[must_use]
+    pub const fn leaf(mut self, leaf: &'static str) -> Self {
+        self.leaf = leaf;
+        self
+    }
+}
+
+impl fmt::Display for At {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.base)?;
+        if let Some(index) = self.index {
+            write!(f, "/{index}")?;
+        }
+        f.write_str(self.leaf)
+    }
+}
+
+/// One thing in the configuration that cannot be done, found before anything was done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// JSON pointer, or a command-line option.
+    pub pointer: String,
+    /// What is wrong with it.
+    pub text: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.pointer.is_empty() {
+            return f.write_str(&self.text);
+        }
+        write!(f, "{}: {}", self.pointer, self.text)
+    }
+}
+
+/// All that is wrong with a configuration, and what is merely odd.
+#[derive(Debug, Default)]
+pub struct Findings {
+    /// Each of them alone forbids the container.
+    pub problems: Vec<Problem>,
+    /// Tolerated, and told after success.
+    pub warnings: Vec<String>,
+}
+
+impl Findings {
+    /// Notes a problem at a place.
+    pub fn problem(&mut self, at: impl fmt::Display, text: impl fmt::Display) {
+        self.problems.push(Problem { pointer: at.to_string(), text: text.to_string() });
+    }
+
+    /// Notes something odd at a place.
+    pub fn warn(&mut self, at: impl fmt::Display, text: impl fmt::Display) {
+        self.warnings.push(format!("{at}: {text}"));
+    }
+
+    /// The warnings, or all problems as one error.
+    pub fn finish(self) -> Result<Vec<String>> {
+        if self.problems.is_empty() {
+            return Ok(self.warnings);
+        }
+        Err(Error::Config(self.problems))
+    }
+}
+
+/// Every failure below the command layer.
+#[derive(Debug)]
+pub enum Error {
+    /// The configuration cannot be done: all its problems at once.
+    Config(Vec<Problem>),
+    /// A kernel call failed while doing what `step` says.
+    Sys {
+        /// JSON pointer and step, such as `/mounts/4: mount tmpfs on /run`; may be empty.
+        step: String,
+        /// The call.
+        error: sys::Error,
+    },
+    /// Anything else, already in words. Engines match some of these: see the constants below.
+    Text(String),
+}
+
+/// The container is not there. Engines take this as "already deleted".
+pub const DOES_NOT_EXIST: &str = "container does not exist";
+/// The container has no process. containerd and CRI-O end their kill loops on it.
+pub const NOT_RUNNING: &str = "container not running";
+
+/// Most bytes of all problems in one message: engines read one write of 8191 bytes.
+const MESSAGE_LIMIT: usize = 8000;
+
+impl Error {
+    /// An error in words.
+    pub fn text(text: impl Into<String>) -> Self {
+        Self::Text(text.into())
+    }
+
+    /// For `map_err`: a kernel call that failed at a step.
+    pub fn at(step: impl fmt::Display) -> impl FnOnce(sys::Error) -> Self {
+        move |error| Self::Sys { step: step.to_string(), error }
+    }
+
+    /// The errno of the call, if a call it was.
+    #[must_use]
+    pub fn errno(&self) -> Option<i32> {
+        match self {
+            Self::Sys { error, .. } => Some(error.errno),
+            _ => None,
+        }
+    }
+}
+
+impl From<sys::Error> for Error {
+    fn from(error: sys::Error) -> Self {
+        Self::Sys { step: String::new(), error }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sys { step, error } if step.is_empty() => error.fmt(f),
+            Self::Sys { step, error } => write!(f, "{step}: {error}"),
+            Self::Text(text) => f.write_str(text),
+            Self::Config(problems) => {
+                let mut length = 0;
+                for (index, problem) in problems.iter().enumerate() {
+                    let text = problem.to_string();
+                    length += text.len() + 2;
+                    if index > 0 && length > MESSAGE_LIMIT {
+                        return write!(f, " (+{} more)", problems.len() - index);
+                    }
+                    if index > 0 {
+                        f.write_str("; ")?;
+                    }
+                    f.write_str(&text)?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// What functions below the command layer return.
+pub type Result<T> = std::result::Result<T, Error>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn at_is_a_json_pointer() {
+        assert_eq!(At::item("/mounts", 4).leaf("/options").to_string(), "/mounts/4/options");
+        assert_eq!(At::of("/process/cwd").to_string(), "/process/cwd");
+    }
+
+    #[test]
+    fn all_problems_are_told_at_once_up_to_the_limit() {
+        let mut findings = Findings::default();
+        findings.problem(At::item("/process/rlimits", 1), "duplicate RLIMIT_NOFILE");
+        findings.problem(At::of("/process/cwd"), "not absolute");
+        let text = findings.finish().map_err(|error| error.to_string());
+        assert_eq!(
+            text,
+            Err("/process/rlimits/1: duplicate RLIMIT_NOFILE; /process/cwd: not absolute".into())
+        );
+        let mut many = Findings::default();
+        for index in 0..1000 {
+            many.problem(At::item("/mounts", index), "destination is not absolute");
+        }
+        let text = many.finish().map_err(|error| error.to_string()).err().unwrap_or_default();
+        assert!(text.len() < 8100 && text.contains(" (+"), "{}", text.len());
+    }
+}

@@ -1,0 +1,212 @@
+//! Staying with a process in the foreground: signals and terminal pass through, its end is ours.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::sys::termios::Termios;
+
+use crate::error::Result;
+use crate::spawn::Created;
+use crate::sys;
+use crate::sys::process::Exit;
+
+/// Blocks all signals, so that none is lost between the start of the process and [`Foreground::wait`].
+/// The child resets its own mask.
+#[derive(Debug)]
+pub struct Foreground {
+    signals: OwnedFd,
+}
+
+/// The caller's terminal in raw mode; gets its former mode back when dropped.
+#[derive(Debug)]
+struct RawTerminal {
+    tty: OwnedFd,
+    saved: Termios,
+}
+
+impl Drop for RawTerminal {
+    fn drop(&mut self) {
+        if let Err(error) = sys::tty::restore(self.tty.as_fd(), &self.saved) {
+            crate::log::stderr_line(&format!("onggi: terminal: {error}"));
+        }
+    }
+}
+
+impl RawTerminal {
+    /// The caller's terminal: the first of descriptors 2, 1, 0 that is one.
+    fn find() -> Result<Option<Self>> {
+        for number in [2, 1, 0] {
+            let Some(fd) = sys::fs::inherited(number) else { continue };
+            if sys::tty::size(fd).is_ok() {
+                let tty = sys::fs::duplicate(fd)?;
+                let saved = sys::tty::make_raw(tty.as_fd())?;
+                return Ok(Some(Self { tty, saved }));
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Foreground {
+    /// Starts watching signals.
+    pub fn begin() -> Result<Self> {
+        sys::process::block_signals()?;
+        Ok(Self { signals: sys::process::signalfd()? })
+    }
+
+    /// Waits for the process' end, passing signals to it and copying its terminal, if it has one here.
+    pub fn wait(&self, process: &Created) -> Result<Exit> {
+        let raw = match &process.terminal {
+            Some(_) => RawTerminal::find()?,
+            None => None,
+        };
+        let mut relay = process.terminal.as_ref().map(Relay::new).transpose()?;
+        if let (Some(raw), Some(relay)) = (&raw, &relay) {
+            resize(raw.tty.as_fd(), relay.master)?;
+        }
+        loop {
+            let mut fds =
+                vec![(self.signals.as_fd(), libc::POLLIN), (process.pidfd.as_fd(), libc::POLLIN)];
+            if let Some(relay) = &relay {
+                fds.extend(relay.interests());
+            }
+            let events = match sys::fs::poll(&fds, -1) {
+                Err(error) if error.errno == libc::EINTR => continue,
+                result => result?,
+            };
+            if events.first().is_some_and(|events| *events != 0) {
+                self.signal(process, raw.as_ref(), relay.as_ref())?;
+            }
+            if let Some(relay) = &mut relay {
+                relay.copy()?;
+            }
+            if events.get(1).is_some_and(|events| *events != 0) {
+                if let Some(relay) = &mut relay {
+                    relay.drain()?;
+                }
+                let exit = sys::process::wait(process.pidfd.as_fd(), true)?;
+                return Ok(exit.unwrap_or(Exit::Code(1)));
+            }
+        }
+    }
+
+    fn signal(
+        &self,
+        process: &Created,
+        raw: Option<&RawTerminal>,
+        relay: Option<&Relay<'_>>,
+    ) -> Result<()> {
+        match sys::process::read_signal(self.signals.as_fd())? {
+            libc::SIGCHLD | libc::SIGURG => Ok(()),
+            libc::SIGWINCH => match (raw, relay) {
+                (Some(raw), Some(relay)) => resize(raw.tty.as_fd(), relay.master),
+                _ => Ok(()),
+            },
+            signal => match sys::process::pidfd_send_signal(process.pidfd.as_fd(), signal) {
+                // It has just ended.
+                Err(error) if error.errno == libc::ESRCH => Ok(()),
+                result => Ok(result?),
+            },
+        }
+    }
+}
+
+fn resize(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
+    let (rows, columns) = sys::tty::size(from)?;
+    Ok(sys::tty::set_size(to, rows, columns)?)
+}
+
+/// Copies between the caller's stdin and stdout and a pty's master.
+#[derive(Debug)]
+struct Relay<'a> {
+    master: BorrowedFd<'a>,
+    stdin: Option<BorrowedFd<'a>>,
+    /// Read from stdin, not yet taken by the pty.
+    pending: Vec<u8>,
+    open: bool,
+}
+
+/// Size of one copy, in bytes: the relay's memory stays bounded whatever either side does.
+const CHUNK: usize = 8192;
+
+impl<'a> Relay<'a> {
+    fn new(master: &'a OwnedFd) -> Result<Self> {
+        sys::fs::set_nonblocking(master, true)?;
+        Ok(Self {
+            master: master.as_fd(),
+            stdin: sys::fs::inherited(0),
+            pending: Vec::new(),
+            open: true,
+        })
+    }
+
+    fn interests(&self) -> Vec<(BorrowedFd<'a>, i16)> {
+        let mut fds = Vec::with_capacity(2);
+        if self.open {
+            let writing = if self.pending.is_empty() { 0 } else { libc::POLLOUT };
+            fds.push((self.master, libc::POLLIN | writing));
+        }
+        if let (true, Some(stdin)) = (self.pending.is_empty(), self.stdin) {
+            fds.push((stdin, libc::POLLIN));
+        }
+        fds
+    }
+
+    /// Copies what is there, in both directions, without blocking on the pty.
+    fn copy(&mut self) -> Result<()> {
+        if let (true, Some(stdin)) = (self.pending.is_empty(), self.stdin) {
+            let ready = sys::fs::poll(&[(stdin, libc::POLLIN)], 0)?;
+            if ready.first().is_some_and(|events| *events != 0) {
+                let mut chunk = [0u8; CHUNK];
+                match sys::fs::read(stdin, &mut chunk) {
+                    // End of input: the terminal's end-of-file character, and no more reading.
+                    Ok(0) => {
+                        self.stdin = None;
+                        self.pending = vec![4];
+                    }
+                    Ok(count) => {
+                        self.pending = chunk.get(..count).unwrap_or_default().to_vec();
+                    }
+                    Err(error) if error.errno == libc::EAGAIN => {}
+                    Err(_) => self.stdin = None,
+                }
+            }
+        }
+        if !self.pending.is_empty() && self.open {
+            match sys::fs::write(self.master, &self.pending) {
+                Ok(count) => drop(self.pending.drain(..count)),
+                Err(error) if error.errno == libc::EAGAIN => {}
+                Err(error) if error.errno == libc::EIO => self.pending.clear(),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.output().map(|_| ())
+    }
+
+    /// One chunk of output; false when there is none now.
+    fn output(&mut self) -> Result<bool> {
+        if !self.open {
+            return Ok(false);
+        }
+        let mut chunk = [0u8; CHUNK];
+        match sys::fs::read(self.master, &mut chunk) {
+            Ok(0) => self.open = false,
+            Ok(count) => {
+                if let Some(stdout) = sys::fs::inherited(1) {
+                    sys::fs::write_all(stdout, chunk.get(..count).unwrap_or_default())?;
+                }
+                return Ok(true);
+            }
+            Err(error) if error.errno == libc::EAGAIN => {}
+            // The last slave has been closed: that is how a pty ends.
+            Err(error) if error.errno == libc::EIO => self.open = false,
+            Err(error) => return Err(error.into()),
+        }
+        Ok(false)
+    }
+
+    /// Everything that was written before the process ended.
+    fn drain(&mut self) -> Result<()> {
+        while self.output()? {}
+        Ok(())
+    }
+}

@@ -1,0 +1,166 @@
+//! Running hooks: state on stdin, a deadline, and the last of what they said for the error.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, Result};
+use crate::plan::hooks::Hook;
+use crate::sys;
+use crate::sys::exec::CStrings;
+use crate::sys::process::Exit;
+
+/// How much of a failing hook's output goes into the error, in bytes.
+const OUTPUT_MAX: usize = 4096;
+
+/// Runs hooks in order; the first failure ends it.
+pub fn run_all(hooks: &[Hook], state: &str) -> Result<()> {
+    hooks.iter().try_for_each(|hook| run(hook, state))
+}
+
+/// Runs one hook and waits for it.
+pub fn run(hook: &Hook, state: &str) -> Result<()> {
+    let started = Instant::now();
+    let failed =
+        |text: String| Err(Error::text(format!("{}: hook {}: {text}", hook.at, show(hook))));
+    let (mut output, exit) = match supervise(hook, state) {
+        Ok(done) => done,
+        Err(error) => return failed(error.to_string()),
+    };
+    let text = match exit {
+        Some(Exit::Code(0)) => return Ok(()),
+        Some(exit) => exit.to_string(),
+        None => format!("killed after its timeout of {} s", hook.timeout.unwrap_or(0)),
+    };
+    let millis = started.elapsed().as_millis();
+    let cut = output.len().saturating_sub(OUTPUT_MAX);
+    output.drain(..cut);
+    let said = String::from_utf8_lossy(&output).trim_end().escape_debug().to_string();
+    let said = if said.is_empty() { "no output".to_owned() } else { format!("output: {said}") };
+    failed(format!("{text} after {millis} ms, {said}"))
+}
+
+/// The argument vector as it would be typed.
+fn show(hook: &Hook) -> String {
+    let words: Vec<_> = hook.args.iter().map(|arg| arg.escape_debug().to_string()).collect();
+    format!("{} [{}]", hook.path.escape_debug(), words.join(" "))
+}
+
+/// Starts the hook, feeds it, listens to it. No exit status means that it was killed in time-out.
+fn supervise(hook: &Hook, state: &str) -> Result<(Vec<u8>, Option<Exit>)> {
+    let path = sys::cstr("execve", &hook.path)?;
+    let argv = strings(&hook.args)?;
+    let envp = strings(&hook.env)?;
+    let (stdin_read, stdin_write) = sys::fs::pipe()?;
+    let (output_read, output_write) = sys::fs::pipe()?;
+    let Some(child) = sys::process::clone3(0, None)? else {
+        hook_process(&path, &argv, &envp, &stdin_read, &output_write);
+    };
+    drop((stdin_read, output_write));
+    let result = attend(hook, state, child.pidfd.as_fd(), stdin_write, output_read);
+    if !matches!(result, Ok((_, Some(_)))) {
+        // Timed out, or we cannot go on watching it: it must not outlive us.
+        sys::process::pidfd_send_signal(child.pidfd.as_fd(), libc::SIGKILL)?;
+        sys::process::wait(child.pidfd.as_fd(), true)?;
+    }
+    result
+}
+
+fn strings(list: &[String]) -> Result<CStrings> {
+    let strings: sys::Result<Vec<_>> = list.iter().map(|text| sys::cstr("execve", text)).collect();
+    Ok(CStrings::new(strings?))
+}
+
+/// In the clone: descriptors 0 to 2 and nothing else, default signals, no other trace of us.
+fn hook_process(
+    path: &std::ffi::CStr,
+    argv: &CStrings,
+    envp: &CStrings,
+    stdin: &OwnedFd,
+    output: &OwnedFd,
+) -> ! {
+    let prepared = sys::fs::dup_to(stdin.as_fd(), 0, false)
+        .and_then(|()| sys::fs::dup_to(output.as_fd(), 1, false))
+        .and_then(|()| sys::fs::dup_to(output.as_fd(), 2, false))
+        // A hook must not outlive a runtime that was killed.
+        .and_then(|()| sys::process::set_pdeathsig(libc::SIGKILL))
+        .and_then(|()| sys::process::reset_signals())
+        .and_then(|()| sys::exec::cloexec_range(3, u32::MAX));
+    let error = match prepared {
+        Ok(()) => sys::exec::execve(path, argv, envp),
+        Err(error) => error,
+    };
+    if let Some(stderr) = sys::fs::inherited(2) {
+        // The pipe is all we have to tell by; if it is closed, the exit status has to do.
+        if sys::fs::write_all(stderr, error.to_string().as_bytes()).is_err() {
+            sys::process::exit_now(126);
+        }
+    }
+    sys::process::exit_now(127)
+}
+
+/// Feeds stdin, keeps the last of the output, until the hook has ended or its time is over. A
+/// grandchild that keeps the pipe open is not waited for.
+fn attend(
+    hook: &Hook,
+    state: &str,
+    pidfd: std::os::fd::BorrowedFd<'_>,
+    stdin: OwnedFd,
+    output: OwnedFd,
+) -> Result<(Vec<u8>, Option<Exit>)> {
+    let deadline = hook.timeout.map(|s| Instant::now() + Duration::from_secs(s.into()));
+    sys::fs::set_nonblocking(&stdin, true)?;
+    sys::fs::set_nonblocking(&output, true)?;
+    let mut unsent = state.as_bytes();
+    let mut stdin = Some(stdin);
+    let mut said = Vec::new();
+    loop {
+        if let Some(pipe) = stdin.take() {
+            stdin = feed(pipe, &mut unsent)?;
+        }
+        let wait = match deadline.map(|deadline| deadline.checked_duration_since(Instant::now())) {
+            None => -1,
+            Some(None) => return Ok((said, None)),
+            Some(Some(left)) => i32::try_from(left.as_millis()).unwrap_or(i32::MAX).max(1),
+        };
+        let mut fds = vec![(pidfd, libc::POLLIN), (output.as_fd(), libc::POLLIN)];
+        fds.extend(stdin.iter().map(|pipe| (pipe.as_fd(), libc::POLLOUT)));
+        let events = sys::fs::poll(&fds, wait)?;
+        let open = drain(&output, &mut said)?;
+        if events.first().is_some_and(|events| *events != 0) {
+            drain(&output, &mut said)?;
+            return Ok((said, sys::process::wait(pidfd, true)?));
+        }
+        if !open {
+            // Closed on its side: only its end, or the deadline, is left to wait for.
+            sys::fs::poll(&[(pidfd, libc::POLLIN)], wait)?;
+        }
+    }
+}
+
+/// Writes what the pipe takes; gives it back while something is left to write.
+fn feed(pipe: OwnedFd, unsent: &mut &[u8]) -> Result<Option<OwnedFd>> {
+    match sys::fs::write(pipe.as_fd(), unsent) {
+        Ok(count) => *unsent = unsent.get(count..).unwrap_or_default(),
+        Err(error) if error.errno == libc::EAGAIN => {}
+        // A hook need not read its state.
+        Err(error) if error.errno == libc::EPIPE => return Ok(None),
+        Err(error) => return Err(error.into()),
+    }
+    Ok((!unsent.is_empty()).then_some(pipe))
+}
+
+/// Reads what is there, keeping twice the last 4 KiB at most; false at the end of file.
+fn drain(pipe: &OwnedFd, said: &mut Vec<u8>) -> Result<bool> {
+    let mut chunk = [0u8; OUTPUT_MAX];
+    loop {
+        match sys::fs::read(pipe.as_fd(), &mut chunk) {
+            Ok(0) => return Ok(false),
+            Ok(count) => said.extend_from_slice(chunk.get(..count).unwrap_or_default()),
+            Err(error) if error.errno == libc::EAGAIN => return Ok(true),
+            Err(error) => return Err(error.into()),
+        }
+        if said.len() > 2 * OUTPUT_MAX {
+            said.drain(..said.len() - OUTPUT_MAX);
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! Standard input and output: a pseudo-terminal of the container's own, or the caller's files.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use super::{Child, resolve, rootfs};
+use crate::error::{Error, Result};
+use crate::spawn::protocol::{self, Message};
+use crate::sys;
+use crate::sys::mount::{AT_EMPTY_PATH, OPEN_TREE_CLONE};
+
+const DEVPTS_SUPER_MAGIC: i64 = 0x1cd1;
+
+/// Makes a pseudo-terminal in the container's devpts, takes it as controlling terminal, hands its
+/// master to the parent, and (create) binds it to /dev/console.
+pub fn open(child: &mut Child<'_>) -> Result<()> {
+    let process = child.process()?;
+    let here;
+    let root = match &child.create {
+        Some(create) => rootfs::root(create),
+        None => {
+            here = sys::fs::open(c"/", libc::O_PATH | libc::O_DIRECTORY)?;
+            here.as_fd()
+        }
+    };
+    let master = master(root)?;
+    sys::tty::unlock(master.as_fd())?;
+    let tty = sys::tty::peer(master.as_fd())?;
+    if let Some((rows, columns)) = process.console_size {
+        sys::tty::set_size(tty.as_fd(), rows, columns)?;
+    }
+    if child.create.is_some() {
+        bind_console(root, tty.as_fd())?;
+    }
+    sys::tty::set_controlling(tty.as_fd())?;
+    protocol::send(child.socket()?, &Message::Console(master))?;
+    child.work.tty = Some(tty);
+    Ok(())
+}
+
+/// The container's own devpts, and really one: never a path that the image may have made.
+fn master(root: BorrowedFd<'_>) -> Result<OwnedFd> {
+    let flags = libc::O_RDWR | libc::O_NOCTTY;
+    let master = resolve::open_no_links(root, "/dev/pts/ptmx", flags)?;
+    if sys::fs::fs_magic(master.as_fd())? != DEVPTS_SUPER_MAGIC {
+        return Err(Error::text("/dev/pts is not a devpts: a terminal needs one there"));
+    }
+    Ok(master)
+}
+
+fn bind_console(root: BorrowedFd<'_>, tty: BorrowedFd<'_>) -> Result<()> {
+    let (dev, name) = resolve::parent(root, "/dev/console")?;
+    let flags = libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW | libc::O_WRONLY;
+    match sys::fs::openat(dev.as_fd(), &name, flags, 0o600) {
+        Err(error) if error.errno != libc::EEXIST => return Err(error.into()),
+        _ => {}
+    }
+    let flags = libc::O_PATH | libc::O_NOFOLLOW;
+    let target = sys::fs::openat(dev.as_fd(), &name, flags, 0)?;
+    let kind = sys::fs::fstat(target.as_fd())?.st_mode & libc::S_IFMT;
+    if kind != libc::S_IFREG && kind != libc::S_IFCHR {
+        // A link here has led runtimes to mount over host files (CVE-2025-52565).
+        return Err(Error::text("/dev/console is neither a file nor a device"));
+    }
+    let clone = sys::mount::open_tree(tty, c"", OPEN_TREE_CLONE | AT_EMPTY_PATH)?;
+    Ok(sys::mount::move_mount(clone.as_fd(), target.as_fd())?)
+}
+
+/// Descriptors 0 to 2: the terminal, or what the caller gave, made the process user's own so that it
+/// can open /dev/stdout again.
+pub fn stdio(child: &mut Child<'_>) -> Result<()> {
+    let process = child.process()?;
+    if let Some(tty) = &child.work.tty {
+        for number in 0..3 {
+            sys::fs::dup_to(tty.as_fd(), number, false)?;
+        }
+    }
+    for number in 0..3 {
+        let Some(fd) = sys::fs::inherited(number) else { continue };
+        let stat = sys::fs::fstat(fd)?;
+        let null =
+            stat.st_mode & libc::S_IFMT == libc::S_IFCHR && stat.st_rdev == libc::makedev(1, 3);
+        if null || stat.st_uid == process.uid {
+            continue;
+        }
+        match sys::fs::fchown(fd, process.uid, u32::MAX) {
+            // Somebody else's file, a read-only filesystem, an id that is not mapped, or a kind of
+            // file that has no owner: then it stays as it is.
+            Err(error)
+                if matches!(
+                    error.errno,
+                    libc::EPERM | libc::EROFS | libc::EINVAL | libc::ENOSYS
+                ) => {}
+            result => result?,
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,62 @@
+//! Device nodes and the links of /dev.
+
+use std::os::fd::AsFd;
+
+use super::{Child, resolve, rootfs};
+use crate::error::{Error, Result};
+use crate::sys;
+
+/// Makes one device node.
+pub fn make(child: &Child<'_>, index: usize) -> Result<()> {
+    let create = child.create()?;
+    let Some(device) = create.plan.devices.get(index) else { return Ok(()) };
+    let (parent, name) = resolve::parent(rootfs::root(create), &device.path)?;
+    match sys::fs::mknodat(parent.as_fd(), &name, device.mode, device.dev) {
+        Ok(()) => {}
+        Err(error) if error.errno == libc::EEXIST => {
+            let stat = sys::fs::lstatat(parent.as_fd(), &name)?;
+            let same_kind = stat.st_mode & libc::S_IFMT == device.mode & libc::S_IFMT;
+            let fifo = device.mode & libc::S_IFMT == libc::S_IFIFO;
+            if same_kind && (fifo || stat.st_rdev == device.dev) {
+                return Ok(());
+            }
+            let path = device.path.escape_debug();
+            return Err(Error::text(format!("{path} exists and is not this device")));
+        }
+        Err(error) => return Err(error.about(device.path.escape_debug()).into()),
+    }
+    if device.uid != 0 || device.gid != 0 {
+        sys::fs::lchownat(parent.as_fd(), &name, device.uid, device.gid)?;
+    }
+    Ok(())
+}
+
+const LINKS: [(&std::ffi::CStr, &std::ffi::CStr); 4] = [
+    (c"/proc/self/fd", c"fd"),
+    (c"/proc/self/fd/0", c"stdin"),
+    (c"/proc/self/fd/1", c"stdout"),
+    (c"/proc/self/fd/2", c"stderr"),
+];
+
+/// /dev/fd and its kin where there is a /proc, and /dev/ptmx as the container's own.
+pub fn links(child: &Child<'_>) -> Result<()> {
+    let create = child.create()?;
+    let dev = resolve::directory(rootfs::root(create), "/dev")?;
+    if create.plan.mounts.iter().any(|mount| mount.destination == "/proc") {
+        for (target, name) in LINKS {
+            match sys::fs::symlinkat(target, dev.as_fd(), name) {
+                // The image's own stays.
+                Err(error) if error.errno == libc::EEXIST => {}
+                result => result?,
+            }
+        }
+    }
+    if create.plan.mounts.iter().any(|mount| mount.destination == "/dev/pts") {
+        match sys::fs::unlinkat(dev.as_fd(), c"ptmx", 0) {
+            Err(error) if error.errno != libc::ENOENT => return Err(error.into()),
+            _ => {}
+        }
+        sys::fs::symlinkat(c"pts/ptmx", dev.as_fd(), c"ptmx")?;
+    }
+    Ok(())
+}

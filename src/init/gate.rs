@@ -1,0 +1,34 @@
+//! The gate between create and start.
+//!
+//! Init holds two FIFOs of the state directory open for reading and writing. `start` writes one byte
+//! to `gate`, then reads `error` until its end: the end comes when execve closes init's descriptors,
+//! and anything before it is a failure.
+
+use std::os::fd::AsFd;
+
+use super::Child;
+use crate::error::{Error, Result};
+use crate::spawn::protocol::{self, Message};
+use crate::sys;
+
+/// Tells the parent that all is set up. From here on init belongs to its record, not to the parent.
+pub fn ready(child: &mut Child<'_>) -> Result<()> {
+    sys::process::set_pdeathsig(0)?;
+    protocol::send(child.socket()?, &Message::Ready)?;
+    child.socket = None;
+    Ok(())
+}
+
+/// Waits for `start`.
+pub fn wait(child: &mut Child<'_>) -> Result<()> {
+    let mut byte = [0u8; 1];
+    let count = sys::fs::read(child.create()?.gate.as_fd(), &mut byte)?;
+    child.work.started = true;
+    if count == 0 {
+        return Err(Error::text("the gate was closed"));
+    }
+    if child.process.is_none() {
+        return Err(Error::text("/process: missing, nothing to start"));
+    }
+    Ok(())
+}

@@ -1,0 +1,128 @@
+//! Becoming the container's user: limits, capabilities, ids, seccomp, and the check that it is so.
+
+use super::Child;
+use crate::error::{Error, Result};
+use crate::sys;
+use crate::sys::cred::CapSets;
+
+/// Sets one limit, exactly.
+pub fn rlimit(child: &Child<'_>, index: usize) -> Result<()> {
+    let Some(limit) = child.process()?.rlimits.get(index) else { return Ok(()) };
+    sys::sched::set_rlimit(0, limit.resource, limit.soft, limit.hard)
+        .map_err(|error| error.about(&limit.name).into())
+}
+
+/// Sets the container's file mode creation mask.
+pub fn umask(child: &Child<'_>) -> Result<()> {
+    sys::fs::umask(child.process()?.umask);
+    Ok(())
+}
+
+/// Drops from the bounding set what the container may never have. Needs `CAP_SETPCAP`, so it comes
+/// before the ids.
+pub fn bounding_set(child: &Child<'_>) -> Result<()> {
+    let keep = child.process()?.caps.bounding;
+    for capability in 0..64 {
+        if keep & 1 << capability != 0 {
+            continue;
+        }
+        match sys::cred::bounding_drop(capability) {
+            // Past the kernel's last capability.
+            Err(error) if error.errno == libc::EINVAL && capability > 0 => break,
+            result => result?,
+        }
+    }
+    Ok(())
+}
+
+/// Groups, gid, uid; the permitted set survives for what is left to do.
+pub fn ids(child: &Child<'_>) -> Result<()> {
+    let process = child.process()?;
+    sys::cred::setgroups(&process.groups)?;
+    sys::cred::setresgid(process.gid)?;
+    if process.uid != 0 {
+        sys::cred::set_keepcaps(true)?;
+    }
+    sys::cred::setresuid(process.uid)?;
+    // A change of credentials makes the process dumpable by fs.suid_dumpable's rule and forgets the
+    // death signal (commit_creds).
+    sys::process::set_dumpable(false)?;
+    sys::process::set_pdeathsig(libc::SIGKILL)?;
+    // What comes next (chdir, finding the program) is judged by the rights the program will have.
+    let held = sys::cred::capget()?;
+    let caps = process.caps;
+    Ok(sys::cred::capset(&CapSets {
+        effective: caps.effective & held.permitted,
+        permitted: held.permitted,
+        inheritable: held.inheritable,
+    })?)
+}
+
+/// Loads the filter with `CAP_SYS_ADMIN`, because `no_new_privs` is to stay off.
+pub fn seccomp_privileged(child: &Child<'_>) -> Result<()> {
+    let held = sys::cred::capget()?;
+    sys::cred::capset(&CapSets { effective: held.permitted, ..held })?;
+    // Nothing but the last capability calls and the gate runs under the filter: check now.
+    check_ids(child)?;
+    seccomp(child)
+}
+
+/// Loads the filter.
+pub fn seccomp(child: &Child<'_>) -> Result<()> {
+    let Some(program) = child.seccomp else { return Ok(()) };
+    sys::bpf::load_seccomp(&program.filter, program.flags)?;
+    Ok(())
+}
+
+/// The five sets as they shall be at execve.
+pub fn capabilities(child: &Child<'_>) -> Result<()> {
+    let caps = child.process()?.caps;
+    sys::cred::capset(&CapSets {
+        effective: caps.effective,
+        permitted: caps.permitted,
+        inheritable: caps.inheritable,
+    })?;
+    sys::cred::ambient_clear()?;
+    for capability in 0..64 {
+        if caps.ambient & 1 << capability != 0 {
+            sys::cred::ambient_raise(capability)?;
+        }
+    }
+    Ok(())
+}
+
+/// Reads back what we have become and refuses to go on as anything else.
+pub fn check(child: &Child<'_>) -> Result<()> {
+    check_ids(child)?;
+    let process = child.process()?;
+    let wrong = |what: &str| Err(Error::text(format!("{what} is not what was set")));
+    let held = sys::cred::capget()?;
+    let caps = process.caps;
+    if (held.effective, held.permitted, held.inheritable)
+        != (caps.effective, caps.permitted, caps.inheritable)
+    {
+        return wrong("the capability set");
+    }
+    if process.no_new_privs && !sys::cred::no_new_privs()? {
+        return wrong("no_new_privs");
+    }
+    Ok(())
+}
+
+fn check_ids(child: &Child<'_>) -> Result<()> {
+    let process = child.process()?;
+    let wrong = |what: &str| Err(Error::text(format!("{what} is not what was set")));
+    if sys::cred::getresuid()? != [process.uid; 3] {
+        return wrong("the user id");
+    }
+    if sys::cred::getresgid()? != [process.gid; 3] {
+        return wrong("the group id");
+    }
+    let (mut held, mut asked) = (sys::cred::getgroups()?, process.groups.clone());
+    held.sort_unstable();
+    asked.sort_unstable();
+    if held != asked {
+        return wrong("the list of groups");
+    }
+    Ok(())
+}

@@ -1,0 +1,358 @@
+//! The child: from clone3 to execve, inside the container's namespaces.
+//!
+//! Owns: doing the plan's steps, in their order. Must not: interpret config.json, open a host path
+//! after the root switch, resolve a path of the rootfs other than by descriptor, write logs, or return.
+//! It is a single-threaded copy of the parent's memory, so it may use the heap; it leaves only by
+//! execve or `_exit`.
+
+pub mod console;
+pub mod copyup;
+pub mod device;
+pub mod gate;
+pub mod identity;
+pub mod mount;
+pub mod proc;
+pub mod program;
+pub mod resolve;
+pub mod rootfs;
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use crate::error::{Error, Result};
+use crate::plan::Plan;
+use crate::plan::mounts::Source;
+use crate::plan::namespaces::Kind;
+use crate::plan::process::Process;
+use crate::plan::steps::{Do, Step};
+use crate::seccomp::Program;
+use crate::spawn::HookState;
+use crate::spawn::prepare::Prepared;
+use crate::spawn::protocol::{self, Failure, Message};
+use crate::sys;
+
+/// What only create's child has.
+#[derive(Debug)]
+pub struct Create<'a> {
+    /// The plan.
+    pub plan: &'a Plan,
+    /// What the parent has opened for it.
+    pub prepared: &'a Prepared,
+    /// What the container's cgroup mount consists of.
+    pub cgroup_mounts: &'a [ContainerMount],
+    /// The FIFO that `start` writes to.
+    pub gate: OwnedFd,
+    /// The FIFO that `start` reads failures from.
+    pub error: OwnedFd,
+    /// Makes the OCI state for hooks.
+    pub state: &'a HookState<'a>,
+    /// Path of a private directory of the host, to stage mounts that need mount(2).
+    pub staging: &'a std::ffi::CStr,
+}
+
+/// The container that exec's child enters.
+#[derive(Debug)]
+pub struct Join<'a> {
+    /// The pidfd of its init.
+    pub init: BorrowedFd<'a>,
+    /// The `CLONE_NEW*` kinds to enter, in one call.
+    pub mask: i32,
+    /// Its root, where that is only a chroot(2).
+    pub root: Option<OwnedFd>,
+}
+
+/// The child of create or exec.
+#[derive(Debug)]
+pub struct Child<'a> {
+    /// Names the session keyring.
+    pub id: &'a str,
+    /// What to do.
+    pub steps: &'a [Step],
+    /// What to become; a container may be without.
+    pub process: Option<&'a Process>,
+    /// The filter.
+    pub seccomp: Option<&'a Program>,
+    /// All else that create needs.
+    pub create: Option<Create<'a>>,
+    /// What only exec has.
+    pub join: Option<Join<'a>>,
+    /// To the parent; gone after Ready.
+    pub socket: Option<OwnedFd>,
+    /// `tasks` files of the cgroup v1 hierarchies to enter.
+    pub tasks: Vec<OwnedFd>,
+    /// The first descriptor number that is ours and not the container's.
+    pub first_fd: u32,
+    /// Environment entries that the runtime adds.
+    pub extra_env: Vec<String>,
+    /// What the steps find and hand on.
+    pub work: Work,
+}
+
+/// What one step leaves for a later one.
+#[derive(Debug, Default)]
+pub struct Work {
+    /// A private procfs.
+    pub proc: Option<OwnedFd>,
+    /// The attached empty directory that masks are clones of.
+    pub empty_dir: Option<OwnedFd>,
+    /// /dev/null has been attached once; from then on masks are clones of that.
+    pub null_attached: bool,
+    /// The terminal.
+    pub tty: Option<OwnedFd>,
+    /// The program to run, found and resolved.
+    pub program: Option<program::Found>,
+    /// chdir was refused to root; the user is to try.
+    pub cwd_later: bool,
+    /// `start` has opened the gate: failures go to its FIFO.
+    pub started: bool,
+}
+
+/// One hierarchy of the container's cgroup mount.
+#[derive(Debug)]
+pub struct ContainerMount {
+    /// Where and how it appears.
+    pub mount: crate::cgroup::CgroupMount,
+    /// A clone of the container's directory, where there is no cgroup namespace to hide the rest.
+    pub tree: Option<OwnedFd>,
+}
+
+/// What a cgroup mount of this container consists of; nothing when it has none.
+pub fn cgroup_mounts(record: &crate::cgroup::Record, plan: &Plan) -> Result<Vec<ContainerMount>> {
+    if !plan.mounts.iter().any(|mount| mount.source == Source::Cgroup) {
+        return Ok(Vec::new());
+    }
+    let own = plan.namespaces.is_own(Kind::Cgroup);
+    let mount = |mount: crate::cgroup::CgroupMount| {
+        let tree = if own {
+            None
+        } else {
+            let dir = sys::cstr("open_tree", &mount.dir)?;
+            Some(crate::spawn::prepare::clone_tree(sys::fs::CWD, &dir, false, libc::MS_PRIVATE)?)
+        };
+        Ok(ContainerMount { mount, tree })
+    };
+    crate::cgroup::mounts(record).into_iter().map(mount).collect()
+}
+
+/// Runs the child. `place` has been done when the parent says Go.
+pub fn run(mut child: Child<'_>) -> ! {
+    if let Err(error) = child.begin() {
+        child.fail(u32::MAX, &error);
+    }
+    for (index, step) in child.steps.iter().enumerate() {
+        if let Err(error) = child.act(step.act) {
+            child.fail(u32::try_from(index).unwrap_or(u32::MAX), &error);
+        }
+    }
+    sys::process::exit_now(1)
+}
+
+impl<'a> Child<'a> {
+    /// Before the steps: die with the parent, wait for Go, enter the v1 cgroups.
+    fn begin(&mut self) -> Result<()> {
+        sys::process::set_pdeathsig(libc::SIGKILL)?;
+        match protocol::receive(self.socket()?)? {
+            Message::Go => {}
+            // The parent died or gave up before anything was done.
+            _ => sys::process::exit_now(1),
+        }
+        sys::process::set_dumpable(false)?;
+        for tasks in std::mem::take(&mut self.tasks) {
+            // "0" is the writer: no pid to be mistaken, and one thread moves without the process-wide
+            // lock that makes cgroup.procs wait for an RCU grace period.
+            sys::fs::write_all(tasks.as_fd(), b"0")
+                .map_err(|error| Error::from(error.about("tasks")))?;
+        }
+        sys::process::reset_signals()?;
+        // Exact modes for what is made in the rootfs; the container's own mask is set later.
+        sys::fs::umask(0);
+        Ok(())
+    }
+
+    /// The table of acts.
+    fn act(&mut self, act: Do) -> Result<()> {
+        match act {
+            Do::JoinContainer => self.join_container(),
+            Do::JoinNamespace(index) => self.join_namespace(index),
+            Do::NewCgroupNamespace => Ok(sys::process::unshare(libc::CLONE_NEWCGROUP)?),
+            Do::NewSession => Ok(sys::process::setsid()?),
+            Do::Keyring => self.keyring(),
+            Do::Loopback => Ok(sys::socket::loopback_up()?),
+            Do::Hostname => self.hostname(),
+            Do::Domainname => self.domainname(),
+            Do::Personality => self.personality(),
+            Do::SlaveHostTree => rootfs::slave_host_tree(),
+            Do::AttachRootfs => rootfs::attach(self),
+            Do::Mount(index) => mount::mount(self, index),
+            Do::Device(index) => device::make(self, index),
+            Do::DefaultLinks => device::links(self),
+            Do::Sysctl(index) => proc::sysctl(self, index),
+            Do::RuntimeHooks => self.runtime_hooks(),
+            Do::ContainerHooks(index) => self.container_hook(index),
+            Do::MakeCwd => rootfs::make_cwd(self),
+            Do::Console => console::open(self),
+            Do::SwitchRoot => rootfs::switch(self),
+            Do::RootfsPropagation => rootfs::propagation(self),
+            Do::RootReadonly => rootfs::readonly(self),
+            Do::ReadonlyPath(index) => rootfs::readonly_path(self, index),
+            Do::MaskedPath(index) => rootfs::masked_path(self, index),
+            Do::Label => proc::label(self),
+            Do::Stdio => console::stdio(self),
+            Do::Rlimit(index) => identity::rlimit(self, index),
+            Do::Umask => identity::umask(self),
+            Do::BoundingSet => identity::bounding_set(self),
+            Do::Ids => identity::ids(self),
+            Do::Cwd => program::cwd(self),
+            Do::Program => program::find(self),
+            Do::CloseDescriptors => self.close_descriptors(),
+            Do::SeccompPrivileged => identity::seccomp_privileged(self),
+            Do::Capabilities => identity::capabilities(self),
+            Do::NoNewPrivs => Ok(sys::cred::set_no_new_privs()?),
+            Do::CheckIdentity => identity::check(self),
+            Do::Ready => gate::ready(self),
+            Do::WaitForStart => gate::wait(self),
+            Do::StartHooks(index) => self.start_hook(index),
+            Do::Seccomp => identity::seccomp(self),
+            Do::Execve => program::execve(self),
+        }
+    }
+
+    /// Tells whoever listens, and ends.
+    fn fail(&mut self, step: u32, error: &Error) -> ! {
+        let failure = Failure { step, errno: error.errno().unwrap_or(0), text: error.to_string() };
+        let told = if self.work.started {
+            match &self.create {
+                Some(create) => sys::fs::write_all(create.error.as_fd(), &failure.encode()).is_ok(),
+                None => false,
+            }
+        } else {
+            match &self.socket {
+                Some(socket) => protocol::send(socket.as_fd(), &Message::Failed(failure)).is_ok(),
+                None => false,
+            }
+        };
+        // The status is for the case that nobody could be told.
+        sys::process::exit_now(if told { 1 } else { 2 })
+    }
+
+    /// The socket to the parent.
+    pub fn socket(&self) -> Result<BorrowedFd<'_>> {
+        self.socket.as_ref().map(AsFd::as_fd).ok_or_else(|| Error::text("the runtime is gone"))
+    }
+
+    /// What only create has.
+    pub fn create(&self) -> Result<&Create<'a>> {
+        self.create.as_ref().ok_or_else(|| Error::text("not a step of exec"))
+    }
+
+    /// The process to become.
+    pub fn process(&self) -> Result<&'a Process> {
+        self.process.ok_or_else(|| Error::text("no process"))
+    }
+
+    /// Enters all of a container's namespaces at once: those of exactly the process that was opened.
+    fn join_container(&self) -> Result<()> {
+        let join = self.join.as_ref().ok_or_else(|| Error::text("not a step of create"))?;
+        if join.mask != 0 {
+            match sys::process::setns(join.init, join.mask) {
+                Err(error) if error.errno == libc::ESRCH => {
+                    return Err(Error::text(crate::error::NOT_RUNNING));
+                }
+                result => result?,
+            }
+        }
+        if let Some(root) = &join.root {
+            sys::fs::fchdir(root.as_fd())?;
+            sys::fs::chroot(c".")?;
+        }
+        Ok(())
+    }
+
+    fn join_namespace(&self, index: usize) -> Result<()> {
+        let create = self.create()?;
+        let joined = create.plan.namespaces.joined.get(index);
+        let file = create.prepared.namespaces.get(index);
+        if let (Some(joined), Some(file)) = (joined, file) {
+            sys::process::setns(file.as_fd(), joined.kind.flag())
+                .map_err(|error| Error::from(error.about(joined.path.display())))?;
+        }
+        Ok(())
+    }
+
+    fn keyring(&self) -> Result<()> {
+        let name = sys::cstr("keyctl", format!("_ses.{}", self.id))?;
+        match sys::cred::join_session_keyring(&name) {
+            // A kernel without keys has none to protect.
+            Err(error) if error.errno == libc::ENOSYS => Ok(()),
+            result => Ok(result?),
+        }
+    }
+
+    fn hostname(&self) -> Result<()> {
+        let name = self.create()?.plan.hostname.as_deref().unwrap_or_default();
+        Ok(sys::socket::sethostname(name)?)
+    }
+
+    fn domainname(&self) -> Result<()> {
+        let name = self.create()?.plan.domainname.as_deref().unwrap_or_default();
+        Ok(sys::socket::setdomainname(name)?)
+    }
+
+    fn personality(&self) -> Result<()> {
+        Ok(sys::sched::personality(self.create()?.plan.personality.unwrap_or(0))?)
+    }
+
+    /// Lets the parent run prestart and createRuntime hooks, in the runtime's namespaces.
+    fn runtime_hooks(&self) -> Result<()> {
+        protocol::send(self.socket()?, &Message::AtHooks)?;
+        match protocol::receive(self.socket()?)? {
+            Message::HooksDone => Ok(()),
+            // It has its own failure to tell, or is gone.
+            _ => sys::process::exit_now(1),
+        }
+    }
+
+    /// createContainer: in the container's namespaces, before the root switch, so that the path is the
+    /// host's.
+    fn container_hook(&self, index: usize) -> Result<()> {
+        let create = self.create()?;
+        let state = create.state.json("creating", sys::process::getpid());
+        match create.plan.hooks.create_container.get(index) {
+            Some(hook) => crate::hooks::run(hook, &state),
+            None => Ok(()),
+        }
+    }
+
+    /// startContainer: in the container, as the container.
+    fn start_hook(&self, index: usize) -> Result<()> {
+        let create = self.create()?;
+        let state = create.state.json("created", sys::process::getpid());
+        match create.plan.hooks.start_container.get(index) {
+            Some(hook) => crate::hooks::run(hook, &state),
+            None => Ok(()),
+        }
+    }
+
+    /// Closes everything but stdio, what the caller preserved, and our lines to the outside. Nothing
+    /// of the host may be reachable from here on (CVE-2024-21626).
+    fn close_descriptors(&mut self) -> Result<()> {
+        let mut keep: Vec<u32> = Vec::with_capacity(3);
+        keep.extend(self.socket.as_ref().map(|fd| fd.as_raw_fd().cast_unsigned()));
+        if let Some(create) = &self.create {
+            keep.push(create.gate.as_raw_fd().cast_unsigned());
+            keep.push(create.error.as_raw_fd().cast_unsigned());
+        }
+        keep.sort_unstable();
+        // Their owners must not close the numbers again.
+        std::mem::forget(self.work.proc.take());
+        std::mem::forget(self.work.empty_dir.take());
+        std::mem::forget(self.work.tty.take());
+        let mut first = self.first_fd;
+        for fd in keep {
+            if fd > first {
+                sys::exec::close_range(first, fd - 1)?;
+            }
+            first = fd + 1;
+        }
+        Ok(sys::exec::close_range(first, u32::MAX)?)
+    }
+}

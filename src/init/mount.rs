@@ -1,0 +1,239 @@
+//! Mounts: built detached with all their attributes, then attached by descriptor.
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use super::{Child, Create, copyup, resolve};
+use crate::error::{Error, Result};
+use crate::plan::mounts::{Mount, Source};
+use crate::plan::options::Options;
+use crate::sys;
+use crate::sys::mount::MountAttr;
+
+/// Longest value that fsconfig(2) takes, in bytes.
+const FSCONFIG_MAX: usize = 255;
+
+/// Does one entry of `mounts`.
+pub fn mount(child: &Child<'_>, index: usize) -> Result<()> {
+    let create = child.create()?;
+    let Some(mount) = create.plan.mounts.get(index) else { return Ok(()) };
+    let root = super::rootfs::root(create);
+    match &mount.source {
+        Source::Bind { .. } => {
+            let tree = create.prepared.sources.get(index).and_then(Option::as_ref);
+            bind(root, mount, tree.ok_or_else(|| Error::text("source was not opened"))?)
+        }
+        Source::Fs { fstype, source } => filesystem(create, root, mount, fstype, source),
+        Source::Cgroup => cgroup(create, root, mount),
+        Source::Remount => remount(root, mount),
+    }
+}
+
+fn bind(root: BorrowedFd<'_>, mount: &Mount, tree: &OwnedFd) -> Result<()> {
+    set_attributes(tree.as_fd(), &mount.options)?;
+    let target = if resolve::is_directory(tree.as_fd())? {
+        let target = resolve::directory(root, &mount.destination)?;
+        check_target(mount, target.as_fd())?;
+        target
+    } else {
+        let target = resolve::file(root, &mount.destination)?;
+        if resolve::is_directory(target.as_fd())? {
+            // The kernel says EINVAL; engines look for these words.
+            let error = sys::Error::new("move_mount", &mount.destination, libc::ENOTDIR);
+            return Err(error.into());
+        }
+        check_target(mount, target.as_fd())?;
+        target
+    };
+    attach(tree.as_fd(), target.as_fd(), mount)
+}
+
+fn attach(tree: BorrowedFd<'_>, target: BorrowedFd<'_>, mount: &Mount) -> Result<()> {
+    sys::mount::move_mount(tree, target)
+        .map_err(|error| error.about(mount.destination.escape_debug()).into())
+}
+
+/// A target that turned out to lie on a procfs is refused, whatever its path looked like: /proc must
+/// stay what the kernel made it (CVE-2019-16884, CVE-2025-52881).
+fn check_target(mount: &Mount, target: BorrowedFd<'_>) -> Result<()> {
+    if !mount.on_proc && sys::fs::fs_magic(target)? == libc::PROC_SUPER_MAGIC {
+        return Err(Error::text(format!("{} is on a procfs", mount.destination.escape_debug())));
+    }
+    Ok(())
+}
+
+/// Sets what the options say on a mount that is not attached yet.
+fn set_attributes(mount: BorrowedFd<'_>, options: &Options) -> Result<()> {
+    if !options.recursive.is_empty() {
+        sys::mount::mount_setattr(mount, sys::mount::AT_RECURSIVE, &options.recursive)?;
+    }
+    if !options.attr.is_empty() {
+        sys::mount::mount_setattr(mount, 0, &options.attr)?;
+    }
+    set_propagation(mount, options)
+}
+
+fn set_propagation(mount: BorrowedFd<'_>, options: &Options) -> Result<()> {
+    for (flag, all) in &options.propagation {
+        let attr = MountAttr { propagation: *flag, ..MountAttr::default() };
+        sys::mount::mount_setattr(mount, if *all { sys::mount::AT_RECURSIVE } else { 0 }, &attr)?;
+    }
+    Ok(())
+}
+
+fn filesystem(
+    create: &Create<'_>,
+    root: BorrowedFd<'_>,
+    mount: &Mount,
+    fstype: &str,
+    source: &str,
+) -> Result<()> {
+    let target = if matches!(fstype, "proc" | "sysfs") {
+        // A link here would let the image choose where the kernel's own files appear (CVE-2019-19921).
+        real_directory(root, &mount.destination)?
+    } else {
+        resolve::directory(root, &mount.destination)?
+    };
+    check_target(mount, target.as_fd())?;
+    let long = mount.options.data.iter().any(|entry| entry.len() > FSCONFIG_MAX);
+    let made = if long && fstype != "overlay" {
+        staged(create, mount, fstype, source)?
+    } else {
+        match new_filesystem(mount, fstype, source) {
+            // Overlay's long lists have a form of their own; what is left needs the old call.
+            Err(error) if long && error.errno() == Some(libc::EINVAL) => {
+                staged(create, mount, fstype, source)?
+            }
+            result => result?,
+        }
+    };
+    if mount.options.tmpcopyup {
+        copyup::copy(target.as_fd(), made.as_fd())?;
+        let attributes = mount.options.attr;
+        sys::mount::mount_setattr(made.as_fd(), 0, &attributes)?;
+    }
+    if !mount.options.recursive.is_empty() {
+        sys::mount::mount_setattr(made.as_fd(), 0, &mount.options.recursive)?;
+    }
+    set_propagation(made.as_fd(), &mount.options)?;
+    attach(made.as_fd(), target.as_fd(), mount)
+}
+
+/// A directory whose path has no link in it, made where missing.
+fn real_directory(root: BorrowedFd<'_>, path: &str) -> Result<OwnedFd> {
+    let flags = libc::O_PATH | libc::O_DIRECTORY;
+    match resolve::open_no_links(root, path, flags) {
+        Err(error) if error.errno == libc::ENOENT => {
+            resolve::directory(root, path)?;
+            Ok(resolve::open_no_links(root, path, flags)?)
+        }
+        Err(error) if error.errno == libc::ELOOP => {
+            Err(Error::text(format!("{} must not be a symbolic link", path.escape_debug())))
+        }
+        result => Ok(result?),
+    }
+}
+
+/// fsopen, fsconfig, fsmount: a detached mount.
+fn new_filesystem(mount: &Mount, fstype: &str, source: &str) -> Result<OwnedFd> {
+    let context = sys::mount::fsopen(&sys::cstr("fsopen", fstype)?)?;
+    if !source.is_empty() {
+        let source = sys::cstr("fsconfig", source)?;
+        sys::mount::fsconfig_string(context.as_fd(), c"source", &source)?;
+    }
+    for flag in &mount.options.super_flags {
+        sys::mount::fsconfig_flag(context.as_fd(), &sys::cstr("fsconfig", flag)?)?;
+    }
+    for entry in &mount.options.data {
+        configure(context.as_fd(), fstype, entry)?;
+    }
+    sys::mount::fsconfig_create(context.as_fd())?;
+    // With tmpcopyup the mount must take the files before it may become read-only.
+    let attributes = if mount.options.tmpcopyup { 0 } else { mount.options.attr.set };
+    Ok(sys::mount::fsmount(context.as_fd(), attributes)?)
+}
+
+/// One `key` or `key=value`; overlay's list of lower directories goes one by one where it is too long
+/// for one value (`lowerdir+`, Linux 6.8; older kernels answer EINVAL).
+fn configure(context: BorrowedFd<'_>, fstype: &str, entry: &str) -> Result<()> {
+    let Some((key, value)) = entry.split_once('=') else {
+        return Ok(sys::mount::fsconfig_flag(context, &sys::cstr("fsconfig", entry)?)?);
+    };
+    if fstype == "overlay" && key == "lowerdir" && value.len() > FSCONFIG_MAX {
+        for layer in value.split(':') {
+            let layer = sys::cstr("fsconfig", layer)?;
+            sys::mount::fsconfig_string(context, c"lowerdir+", &layer)?;
+        }
+        return Ok(());
+    }
+    let (key, value) = (sys::cstr("fsconfig", key)?, sys::cstr("fsconfig", value)?);
+    Ok(sys::mount::fsconfig_string(context, &key, &value)?)
+}
+
+/// By mount(2) on a private directory of the host, then taken off again as a detached clone.
+fn staged(create: &Create<'_>, mount: &Mount, fstype: &str, source: &str) -> Result<OwnedFd> {
+    let data = sys::cstr("mount", mount.options.data.join(","))?;
+    let source = sys::cstr("mount", source)?;
+    sys::mount::mount(&source, create.staging, &sys::cstr("mount", fstype)?, 0, Some(&data))
+        .map_err(|error| error.about(&mount.destination))?;
+    let clone = sys::mount::open_tree(sys::fs::CWD, create.staging, sys::mount::OPEN_TREE_CLONE);
+    sys::mount::umount(create.staging, libc::MNT_DETACH)?;
+    let clone = clone?;
+    if !mount.options.attr.is_empty() && !mount.options.tmpcopyup {
+        sys::mount::mount_setattr(clone.as_fd(), 0, &mount.options.attr)?;
+    }
+    Ok(clone)
+}
+
+/// New attributes for what is there, on the very mount that was found.
+fn remount(root: BorrowedFd<'_>, mount: &Mount) -> Result<()> {
+    let target = resolve::open(root, &mount.destination, libc::O_PATH)?;
+    set_attributes(target.as_fd(), &mount.options)
+}
+
+/// The container's part of the cgroup tree: one cgroup2 mount, or a small tmpfs with the v1
+/// hierarchies in it.
+fn cgroup(create: &Create<'_>, root: BorrowedFd<'_>, mount: &Mount) -> Result<()> {
+    let target = resolve::directory(root, &mount.destination)?;
+    check_target(mount, target.as_fd())?;
+    if let [single] = create.cgroup_mounts {
+        if single.mount.name.is_empty() {
+            let made = cgroup_hierarchy(single)?;
+            set_attributes(made.as_fd(), &mount.options)?;
+            return attach(made.as_fd(), target.as_fd(), mount);
+        }
+    }
+    let top = sys::mount::fsopen(c"tmpfs")?;
+    sys::mount::fsconfig_string(top.as_fd(), c"mode", c"755")?;
+    sys::mount::fsconfig_create(top.as_fd())?;
+    let top = sys::mount::fsmount(top.as_fd(), 0)?;
+    attach(top.as_fd(), target.as_fd(), mount)?;
+    for hierarchy in create.cgroup_mounts {
+        let name = sys::cstr("mkdir", &hierarchy.mount.name)?;
+        sys::fs::mkdirat(top.as_fd(), &name, 0o755)?;
+        let made = cgroup_hierarchy(hierarchy)?;
+        set_attributes(made.as_fd(), &mount.options)?;
+        let inner = sys::fs::openat(top.as_fd(), &name, libc::O_PATH | libc::O_DIRECTORY, 0)?;
+        attach(made.as_fd(), inner.as_fd(), mount)?;
+        for link in &hierarchy.mount.links {
+            let link: CString = sys::cstr("symlink", link)?;
+            sys::fs::symlinkat(&name, top.as_fd(), &link)?;
+        }
+    }
+    set_attributes(top.as_fd(), &mount.options)
+}
+
+/// With a cgroup namespace a mount of the hierarchy shows its own part only; without, the parent has
+/// cloned the container's directory.
+fn cgroup_hierarchy(hierarchy: &super::ContainerMount) -> Result<OwnedFd> {
+    if let Some(tree) = &hierarchy.tree {
+        return Ok(sys::fs::duplicate(tree.as_fd())?);
+    }
+    let context = sys::mount::fsopen(&sys::cstr("fsopen", hierarchy.mount.fstype)?)?;
+    sys::mount::fsconfig_string(context.as_fd(), c"source", c"cgroup")?;
+    for option in hierarchy.mount.options.split(',').filter(|option| !option.is_empty()) {
+        configure(context.as_fd(), "cgroup", option)?;
+    }
+    sys::mount::fsconfig_create(context.as_fd())?;
+    Ok(sys::mount::fsmount(context.as_fd(), 0)?)
+}

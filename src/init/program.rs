@@ -1,0 +1,161 @@
+//! The working directory, the program, and the last call.
+
+use std::ffi::CString;
+use std::os::fd::AsFd;
+
+use super::Child;
+use crate::error::{Error, Result};
+use crate::sys;
+use crate::sys::exec::CStrings;
+
+/// Where to look when the environment has no PATH: what shells use for root.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Longest /etc/passwd that is searched for a home directory, in bytes.
+const PASSWD_MAX: usize = 1 << 20;
+
+/// The program, ready to run: nothing is allocated any more after this.
+#[derive(Debug)]
+pub struct Found {
+    path: CString,
+    argv: CStrings,
+    envp: CStrings,
+}
+
+/// Changes to the working directory and makes sure that it is inside the container: a descriptor of
+/// the host reached through /proc/self/fd would be outside of it (CVE-2024-21626).
+pub fn cwd(child: &Child<'_>) -> Result<()> {
+    let process = child.process()?;
+    sys::fs::chdir(&sys::cstr("chdir", &process.cwd)?)?;
+    let inside = sys::fs::getcwd()?.starts_with(b"/");
+    if !inside {
+        let cwd = process.cwd.escape_debug();
+        return Err(Error::text(format!("{cwd} is outside of the container's root")));
+    }
+    Ok(())
+}
+
+/// Finds the program as execvp(3) would, with the rights it will have, so that a missing or forbidden
+/// one fails create and not start.
+pub fn find(child: &mut Child<'_>) -> Result<()> {
+    let process = child.process()?;
+    let mut env = process.env.clone();
+    env.extend(child.extra_env.iter().cloned());
+    if !env.iter().any(|entry| entry.starts_with("HOME=")) {
+        env.push(format!("HOME={}", home(process.uid)));
+    }
+    let name = process.args.first().map(String::as_str).unwrap_or_default();
+    let path = if name.contains('/') {
+        judge(name)?;
+        name.to_owned()
+    } else {
+        search(name, &env)?
+    };
+    child.work.program = Some(Found {
+        path: sys::cstr("execve", path)?,
+        argv: strings(&process.args)?,
+        envp: strings(&env)?,
+    });
+    Ok(())
+}
+
+fn strings(list: &[String]) -> Result<CStrings> {
+    let strings: sys::Result<Vec<_>> = list.iter().map(|text| sys::cstr("execve", text)).collect();
+    Ok(CStrings::new(strings?))
+}
+
+/// A name without a slash, in the container's PATH.
+fn search(name: &str, env: &[String]) -> Result<String> {
+    let path = env.iter().rev().find_map(|entry| entry.strip_prefix("PATH="));
+    let mut forbidden = None;
+    for directory in path.unwrap_or(DEFAULT_PATH).split(':') {
+        let directory = if directory.is_empty() { "." } else { directory };
+        let candidate = format!("{}/{name}", directory.trim_end_matches('/'));
+        match usable(&candidate) {
+            Ok(()) => return Ok(candidate),
+            Err(error) if error.errno == libc::EACCES => forbidden = Some(candidate),
+            Err(_) => {}
+        }
+    }
+    let shown = name.escape_debug();
+    Err(Error::text(match forbidden {
+        Some(_) => format!("exec: \"{shown}\": permission denied"),
+        None => format!("exec: \"{shown}\": executable file not found in $PATH"),
+    }))
+}
+
+/// The texts by which engines choose exit status 126 or 127.
+fn judge(path: &str) -> Result<()> {
+    let shown = path.escape_debug();
+    usable(path).map_err(|error| {
+        Error::text(match error.errno {
+            libc::EISDIR => format!("exec: \"{shown}\": is a directory: permission denied"),
+            libc::EACCES => format!("exec: \"{shown}\": permission denied"),
+            errno => format!("exec: \"{shown}\": stat {shown}: {}", sys::errno_words(errno)),
+        })
+    })
+}
+
+/// Whether a path is a file that this process may run.
+fn usable(path: &str) -> sys::Result<()> {
+    let name = sys::cstr("stat", path)?;
+    let stat = sys::fs::statat(sys::fs::CWD, &name, 0)?;
+    match stat.st_mode & libc::S_IFMT {
+        libc::S_IFDIR => Err(sys::Error::new("stat", path, libc::EISDIR)),
+        libc::S_IFREG => sys::fs::access(sys::fs::CWD, &name, libc::X_OK),
+        _ => Err(sys::Error::new("stat", path, libc::EACCES)),
+    }
+}
+
+/// The home directory that the container's /etc/passwd gives a uid, `/` without one. Only this field
+/// is taken from there: who we are is decided by numbers alone (CVE-2016-3697).
+fn home(uid: u32) -> String {
+    let flags = libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY;
+    let Ok(file) = sys::fs::open(c"/etc/passwd", flags) else { return "/".into() };
+    let regular =
+        sys::fs::fstat(file.as_fd()).is_ok_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFREG);
+    let Ok(bytes) = sys::fs::read_to_end(file.as_fd(), PASSWD_MAX) else { return "/".into() };
+    if !regular {
+        return "/".into();
+    }
+    home_in(&String::from_utf8_lossy(&bytes), uid).unwrap_or_else(|| "/".into())
+}
+
+fn home_in(passwd: &str, uid: u32) -> Option<String> {
+    passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let found = fields.nth(2)?.parse() == Ok(uid);
+        let home = fields.nth(2)?;
+        (found && home.starts_with('/') && !home.contains('\0')).then(|| home.to_owned())
+    })
+}
+
+/// Becomes the program.
+pub fn execve(child: &mut Child<'_>) -> Result<()> {
+    let found = child.work.program.as_ref().ok_or_else(|| Error::text("no program was found"))?;
+    if let Some(socket) = &child.socket {
+        // exec: the parent may have died since the death signal was last armed.
+        let events = sys::fs::poll(&[(socket.as_fd(), 0)], 0)?;
+        if events.first().is_some_and(|events| events & libc::POLLHUP != 0) {
+            sys::process::exit_now(1);
+        }
+        sys::process::set_pdeathsig(0)?;
+    }
+    let error = sys::exec::execve(&found.path, &found.argv, &found.envp);
+    let shown = found.path.to_string_lossy().escape_debug().to_string();
+    Err(Error::text(format!("exec: \"{shown}\": {}", sys::errno_text(error.errno))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn home_is_the_sixth_field_of_the_line_with_the_uid() {
+        let passwd =
+            "root:x:0:0:root:/root:/bin/sh\n1000:x:7:7::/wrong:\nu:x:1000:1000::/home/u:\n";
+        assert_eq!(home_in(passwd, 0).as_deref(), Some("/root"));
+        assert_eq!(home_in(passwd, 1000).as_deref(), Some("/home/u"));
+        assert_eq!(home_in(passwd, 5), None);
+        assert_eq!(home_in("x:x:5:5", 5), None);
+    }
+}

@@ -1,0 +1,120 @@
+//! Finding and making things in the rootfs, by descriptor and always inside it.
+//!
+//! Every lookup is openat2(2) with `RESOLVE_IN_ROOT`; everything made is made by its last name in a
+//! directory just resolved, never over something that is there.
+
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use crate::sys::{self, Error, Result};
+
+/// As many links as the kernel would follow.
+const MAX_LINKS: u32 = 40;
+/// Attempts against a neighbour that keeps renaming.
+const MAX_TRIES: u32 = 8;
+
+/// Opens what is there, following links inside the root.
+pub fn open(root: BorrowedFd<'_>, path: &str, flags: i32) -> Result<OwnedFd> {
+    sys::fs::openat2(root, &relative(path)?, flags, 0, sys::fs::IN_ROOT)
+        .map_err(|error| error.about(path.escape_debug()))
+}
+
+/// Opens what is there, refusing links anywhere in the path.
+pub fn open_no_links(root: BorrowedFd<'_>, path: &str, flags: i32) -> Result<OwnedFd> {
+    let resolve = sys::fs::IN_ROOT | libc::RESOLVE_NO_SYMLINKS;
+    sys::fs::openat2(root, &relative(path)?, flags, 0, resolve)
+        .map_err(|error| error.about(path.escape_debug()))
+}
+
+/// The path without its leading slash; the root itself is ".".
+fn relative(path: &str) -> Result<CString> {
+    let path = path.trim_start_matches('/');
+    sys::cstr("openat2", if path.is_empty() { "." } else { path })
+}
+
+/// A directory, made with its parents where missing (0755).
+pub fn directory(root: BorrowedFd<'_>, path: &str) -> Result<OwnedFd> {
+    ensure_directory(root, path, MAX_LINKS)
+}
+
+fn ensure_directory(root: BorrowedFd<'_>, path: &str, links: u32) -> Result<OwnedFd> {
+    let flags = libc::O_PATH | libc::O_DIRECTORY;
+    for _ in 0..MAX_TRIES {
+        match open(root, path, flags) {
+            Err(error) if error.errno == libc::ENOENT => {}
+            result => return result,
+        }
+        let (above, name) = split(path)?;
+        let parent = ensure_directory(root, above, links)?;
+        match sys::fs::mkdirat(parent.as_fd(), &name, 0o755) {
+            Ok(()) => {}
+            Err(error) if error.errno == libc::EEXIST => {
+                // Something is there that leads nowhere: a dangling link of the image, as /var/run -> /run.
+                // Or somebody was faster; then the next try finds it.
+                if let Some(target) = link_target(parent.as_fd(), above, &name)? {
+                    let links = links.checked_sub(1);
+                    let links = links.ok_or_else(|| Error::new("openat2", path, libc::ELOOP))?;
+                    return ensure_directory(root, &target, links);
+                }
+            }
+            Err(error) => return Err(error.about(path.escape_debug())),
+        }
+    }
+    Err(Error::new("openat2", path.escape_debug(), libc::EAGAIN))
+}
+
+/// Where a link in `parent` leads, as a path below the root; `None` when it is no link.
+fn link_target(parent: BorrowedFd<'_>, above: &str, name: &CStr) -> Result<Option<String>> {
+    let target = match sys::fs::readlinkat(parent, name) {
+        Ok(target) => String::from_utf8_lossy(&target).into_owned(),
+        Err(error) if matches!(error.errno, libc::EINVAL | libc::ENOENT) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let joined = if target.starts_with('/') { target } else { format!("{above}/{target}") };
+    Ok(Some(crate::plan::mounts::clean(std::path::Path::new(&joined))))
+}
+
+/// A path's parent and last name.
+fn split(path: &str) -> Result<(&str, CString)> {
+    let path = path.trim_end_matches('/');
+    let (above, name) = path.rsplit_once('/').unwrap_or(("", path));
+    if name.is_empty() {
+        return Err(Error::new("openat2", "the root itself", libc::ENOENT));
+    }
+    Ok((above, sys::cstr("openat2", name)?))
+}
+
+/// A path's parent directory, made where missing, and its last name.
+pub fn parent(root: BorrowedFd<'_>, path: &str) -> Result<(OwnedFd, CString)> {
+    let (above, name) = split(path)?;
+    Ok((directory(root, above)?, name))
+}
+
+/// Something that is no directory, to mount a file on: what is there, or a new empty file.
+pub fn file(root: BorrowedFd<'_>, path: &str) -> Result<OwnedFd> {
+    let mut path = path.to_owned();
+    for _ in 0..MAX_LINKS {
+        match open(root, &path, libc::O_PATH) {
+            Err(error) if error.errno == libc::ENOENT => {}
+            result => return result,
+        }
+        let (above, name) = split(&path)?;
+        let parent = directory(root, above)?;
+        let flags = libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW | libc::O_WRONLY;
+        match sys::fs::openat(parent.as_fd(), &name, flags, 0o644) {
+            Ok(_) => {}
+            Err(error) if error.errno == libc::EEXIST => {
+                if let Some(target) = link_target(parent.as_fd(), above, &name)? {
+                    path = target;
+                }
+            }
+            Err(error) => return Err(error.about(path.escape_debug())),
+        }
+    }
+    Err(Error::new("openat2", path.escape_debug(), libc::ELOOP))
+}
+
+/// Whether a descriptor is of a directory.
+pub fn is_directory(fd: BorrowedFd<'_>) -> Result<bool> {
+    Ok(sys::fs::fstat(fd)?.st_mode & libc::S_IFMT == libc::S_IFDIR)
+}

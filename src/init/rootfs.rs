@@ -1,0 +1,138 @@
+//! The root filesystem: attached, switched to, and closed off.
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use super::{Child, Create, resolve};
+use crate::error::{Error, Result};
+use crate::plan::Switch;
+use crate::plan::options::attr;
+use crate::sys;
+use crate::sys::mount::{AT_EMPTY_PATH, AT_RECURSIVE, MountAttr, OPEN_TREE_CLONE};
+
+/// The directory that is, or will be, the container's `/`.
+pub fn root<'a>(create: &'a Create<'_>) -> BorrowedFd<'a> {
+    create.prepared.tree.as_ref().unwrap_or(&create.prepared.rootfs).as_fd()
+}
+
+/// Nothing that is mounted from here on shows on the host; what the host unmounts goes here, too.
+pub fn slave_host_tree() -> Result<()> {
+    let attr = MountAttr { propagation: libc::MS_SLAVE, ..MountAttr::default() };
+    Ok(sys::mount::mount_setattr_at(sys::fs::CWD, c"/", AT_RECURSIVE, &attr)?)
+}
+
+/// The rootfs' clone goes over the rootfs itself, which is the current directory since before the
+/// clone: hooks find the container there by its host path.
+pub fn attach(child: &Child<'_>) -> Result<()> {
+    let create = child.create()?;
+    Ok(sys::mount::move_mount_to_cwd(root(create))?)
+}
+
+/// Engines rely on a missing working directory being made.
+pub fn make_cwd(child: &Child<'_>) -> Result<()> {
+    let create = child.create()?;
+    let cwd = crate::plan::mounts::clean(std::path::Path::new(&child.process()?.cwd));
+    match resolve::directory(root(create), &cwd) {
+        // A read-only image without it, or a link of /proc: chdir will tell what it thinks of that.
+        Err(error) if matches!(error.errno, libc::EROFS | libc::ELOOP) => Ok(()),
+        result => result.map(|_| ()).map_err(Into::into),
+    }
+}
+
+/// Makes the root filesystem `/`, and the host's tree unreachable.
+pub fn switch(child: &Child<'_>) -> Result<()> {
+    let create = child.create()?;
+    let new_root = root(create);
+    sys::fs::fchdir(new_root)?;
+    match create.plan.switch {
+        Switch::Pivot => {
+            sys::mount::pivot_root_here()?;
+            // The old root lies on top of the new one now.
+            sys::mount::umount(c".", libc::MNT_DETACH)?;
+        }
+        Switch::Move => {
+            let top = sys::fs::open(c"/", libc::O_PATH | libc::O_DIRECTORY)?;
+            sys::mount::move_mount(new_root, top.as_fd())?;
+            sys::fs::chroot(c".")?;
+        }
+        Switch::Chroot => sys::fs::chroot(c".")?,
+    }
+    Ok(sys::fs::chdir(c"/")?)
+}
+
+/// `linux.rootfsPropagation` on the new root, once nothing is mounted any more.
+pub fn propagation(child: &Child<'_>) -> Result<()> {
+    let create = child.create()?;
+    let Some((propagation, all)) = create.plan.rootfs_propagation else { return Ok(()) };
+    let attr = MountAttr { propagation, ..MountAttr::default() };
+    Ok(sys::mount::mount_setattr(root(create), if all { AT_RECURSIVE } else { 0 }, &attr)?)
+}
+
+/// `root.readonly`, when every mount point exists.
+pub fn readonly(child: &Child<'_>) -> Result<()> {
+    let create = child.create()?;
+    let attr = MountAttr { set: attr::RDONLY, ..MountAttr::default() };
+    Ok(sys::mount::mount_setattr(root(create), 0, &attr)?)
+}
+
+/// A read-only clone of the path on top of it.
+pub fn readonly_path(child: &Child<'_>, index: usize) -> Result<()> {
+    let create = child.create()?;
+    let Some(hidden) = create.plan.readonly.get(index) else { return Ok(()) };
+    let target = match resolve::open(root(create), &hidden.path, libc::O_PATH) {
+        // The only tolerated error: kernels differ in what they have below /proc.
+        Err(error) if error.errno == libc::ENOENT => return Ok(()),
+        result => result?,
+    };
+    let flags = OPEN_TREE_CLONE | AT_EMPTY_PATH | AT_RECURSIVE;
+    let clone = sys::mount::open_tree(target.as_fd(), c"", flags)
+        .map_err(|error| error.about(&hidden.path))?;
+    let attr = MountAttr { set: attr::RDONLY, ..MountAttr::default() };
+    sys::mount::mount_setattr(clone.as_fd(), AT_RECURSIVE, &attr)?;
+    sys::mount::move_mount(clone.as_fd(), target.as_fd())
+        .map_err(|error| error.about(&hidden.path).into())
+}
+
+/// An empty directory or the null device on top of the path.
+pub fn masked_path(child: &mut Child<'_>, index: usize) -> Result<()> {
+    let create = child.create()?;
+    let Some(hidden) = create.plan.masked.get(index) else { return Ok(()) };
+    let target = match resolve::open(root(create), &hidden.path, libc::O_PATH) {
+        // The only tolerated error, as above.
+        Err(error) if error.errno == libc::ENOENT => return Ok(()),
+        result => result?,
+    };
+    if resolve::is_directory(target.as_fd())? {
+        return mask_directory(child, target.as_fd());
+    }
+    let null = create.prepared.null.as_ref();
+    let null = null.ok_or_else(|| Error::text("the null device was not opened"))?;
+    if child.work.null_attached {
+        return attach_clone(null.as_fd(), target.as_fd());
+    }
+    sys::mount::move_mount(null.as_fd(), target.as_fd())?;
+    child.work.null_attached = true;
+    Ok(())
+}
+
+/// One tmpfs for all masked directories: one for each would burden the kernel's shrinkers on hosts
+/// with many containers. Kernels before 6.15 clone only attached mounts, so the first is attached
+/// itself and the others are clones of it.
+fn mask_directory(child: &mut Child<'_>, target: BorrowedFd<'_>) -> Result<()> {
+    if let Some(empty) = &child.work.empty_dir {
+        return attach_clone(empty.as_fd(), target);
+    }
+    let context = sys::mount::fsopen(c"tmpfs")?;
+    sys::mount::fsconfig_string(context.as_fd(), c"nr_inodes", c"1")?;
+    sys::mount::fsconfig_string(context.as_fd(), c"mode", c"755")?;
+    sys::mount::fsconfig_create(context.as_fd())?;
+    let attributes = attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC;
+    let empty = sys::mount::fsmount(context.as_fd(), attributes)?;
+    sys::mount::move_mount(empty.as_fd(), target)?;
+    child.work.empty_dir = Some(empty);
+    Ok(())
+}
+
+fn attach_clone(attached: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<()> {
+    let clone = sys::mount::open_tree(attached, c"", OPEN_TREE_CLONE | AT_EMPTY_PATH)?;
+    Ok(sys::mount::move_mount(clone.as_fd(), target)?)
+}

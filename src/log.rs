@@ -1,0 +1,157 @@
+//! Where messages go: one line to the log file, one to stderr.
+//!
+//! Engines read the last error line of the log (containerd), the whole file as one object (podman), or
+//! stderr in one read (conmon), so a failing command writes exactly one line to each, in one write.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use serde_json::json;
+
+use crate::error::{Error, Result};
+use crate::{state, sys};
+
+/// The log.
+#[derive(Debug, Default)]
+pub struct Log {
+    file: Option<OwnedFd>,
+    json: bool,
+    debug: bool,
+}
+
+/// How much a line matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the usual names")]
+pub enum Level {
+    Debug,
+    Warning,
+    Error,
+}
+
+impl Level {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Debug => "debug",
+            Self::Warning => "warning",
+            Self::Error => "error",
+        }
+    }
+}
+
+impl Log {
+    /// Opens the log; failing that is a failure of the command.
+    pub fn open(path: Option<&Path>, format: &str, debug: bool) -> Result<Self> {
+        let json = match format {
+            "text" => false,
+            "json" => true,
+            other => return Err(Error::text(format!("invalid log-format: {}", clean(other)))),
+        };
+        let file = path
+            .map(|path| {
+                let name = sys::cstr("open", path.as_os_str().as_bytes())?;
+                let flags = libc::O_CREAT
+                    | libc::O_APPEND
+                    | libc::O_WRONLY
+                    | libc::O_NOFOLLOW
+                    | libc::O_NONBLOCK;
+                sys::fs::openat(sys::fs::CWD, &name, flags, 0o644)
+            })
+            .transpose()
+            .map_err(Error::at("--log"))?;
+        Ok(Self { file, json, debug })
+    }
+
+    /// Tells a failure: to the log and, in plain words, to stderr.
+    pub fn error(&self, command: &str, text: &str) {
+        let text = clean(text);
+        if self.file.is_some() {
+            self.line(Level::Error, &text);
+        }
+        if self.json && self.file.is_none() {
+            stderr_line(&self.format(Level::Error, &text));
+        } else if command.is_empty() {
+            stderr_line(&format!("onggi: {text}"));
+        } else {
+            stderr_line(&format!("onggi: {command}: {text}"));
+        }
+    }
+
+    /// Tells something odd after success; to stderr only where there is no log.
+    pub fn warning(&self, text: &str) {
+        let text = clean(text);
+        if self.file.is_some() {
+            self.line(Level::Warning, &text);
+        } else if self.json {
+            stderr_line(&self.format(Level::Warning, &text));
+        } else {
+            stderr_line(&format!("onggi: warning: {text}"));
+        }
+    }
+
+    /// With `--debug`, tells a detail: to the log, or to stderr, never to stdout.
+    pub fn debug(&self, text: impl FnOnce() -> String) {
+        if !self.debug {
+            return;
+        }
+        let text = clean(&text());
+        if self.file.is_some() {
+            self.line(Level::Debug, &text);
+        } else {
+            stderr_line(&self.format(Level::Debug, &text));
+        }
+    }
+
+    fn line(&self, level: Level, text: &str) {
+        let Some(file) = &self.file else { return };
+        let mut line = self.format(level, text);
+        line.push('\n');
+        if let Err(error) = sys::fs::write_all(file.as_fd(), line.as_bytes()) {
+            stderr_line(&format!("onggi: --log: {error}"));
+        }
+    }
+
+    fn format(&self, level: Level, text: &str) -> String {
+        let (time, level) = (state::now_rfc3339(), level.name());
+        if self.json {
+            json!({"level": level, "msg": text, "time": time}).to_string()
+        } else {
+            format!("time=\"{time}\" level={level} msg={text:?}")
+        }
+    }
+}
+
+/// One line to stderr in one write. With nobody to read it there is nothing left to do.
+pub fn stderr_line(text: &str) {
+    if let Some(stderr) = sys::fs::inherited(2) {
+        drop(sys::fs::write_all(stderr, format!("{text}\n").as_bytes()));
+    }
+}
+
+/// Text for people and parsers: control characters (of ids, arguments, file names) made visible, so
+/// that nothing can draw on a terminal or forge a second line.
+#[must_use]
+pub fn clean(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for letter in text.chars() {
+        if letter.is_control()
+            || matches!(letter, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}')
+        {
+            out.extend(letter.escape_default());
+        } else {
+            out.push(letter);
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn t27_control_characters_are_made_visible() {
+        assert_eq!(clean("a\u{1b}[31m\nb\tc"), "a\\u{1b}[31m\\nb\\tc");
+        assert_eq!(clean("ü \"quoted\" \\"), "ü \"quoted\" \\");
+    }
+}

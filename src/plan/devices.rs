@@ -1,0 +1,103 @@
+//! Device nodes: the spec's defaults and those asked for.
+
+use std::path::Path;
+
+use oci_spec::runtime::{Linux, LinuxDevice, LinuxDeviceType};
+
+use super::mounts::{Mount, Source, clean};
+use crate::error::{At, Findings};
+
+/// One device node to make.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Device {
+    /// Its place in config.json.
+    pub at: At,
+    /// Absolute path in the container.
+    pub path: String,
+    /// `S_IFCHR`, `S_IFBLK` or `S_IFIFO`, with the permission bits.
+    pub mode: u32,
+    /// `makedev(major, minor)`.
+    pub dev: u64,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+}
+
+const DEFAULTS: [(&str, u32, u32); 6] = [
+    ("/dev/null", 1, 3),
+    ("/dev/zero", 1, 5),
+    ("/dev/full", 1, 7),
+    ("/dev/tty", 5, 0),
+    ("/dev/random", 1, 8),
+    ("/dev/urandom", 1, 9),
+];
+
+/// Whether /dev is the host's own by a bind mount: then nothing is made there.
+#[must_use]
+pub fn dev_is_bound(mounts: &[Mount]) -> bool {
+    mounts
+        .iter()
+        .any(|mount| mount.destination == "/dev" && matches!(mount.source, Source::Bind { .. }))
+}
+
+/// The default devices unless /dev is bound, then those asked for; one asked for replaces a default.
+pub fn plan(linux: &Linux, mounts: &[Mount], findings: &mut Findings) -> Vec<Device> {
+    let mut devices: Vec<Device> = Vec::new();
+    if !dev_is_bound(mounts) {
+        devices.extend(DEFAULTS.iter().map(|(path, major, minor)| Device {
+            at: At::of("/linux/devices"),
+            path: (*path).to_owned(),
+            mode: libc::S_IFCHR | 0o666,
+            dev: libc::makedev(*major, *minor),
+            uid: 0,
+            gid: 0,
+        }));
+    }
+    for (index, spec) in linux.devices().iter().flatten().enumerate() {
+        let at = At::item("/linux/devices", index);
+        if let Some(device) = one(at, spec, findings) {
+            match devices.iter_mut().find(|known| known.path == device.path) {
+                Some(known) if known.at == At::of("/linux/devices") => *known = device,
+                Some(_) => findings.problem(at.leaf("/path"), "duplicate device"),
+                None => devices.push(device),
+            }
+        }
+    }
+    devices
+}
+
+fn one(at: At, spec: &LinuxDevice, findings: &mut Findings) -> Option<Device> {
+    let kind = match spec.typ() {
+        LinuxDeviceType::C | LinuxDeviceType::U => libc::S_IFCHR,
+        LinuxDeviceType::B => libc::S_IFBLK,
+        LinuxDeviceType::P => libc::S_IFIFO,
+        LinuxDeviceType::A => {
+            findings.problem(at.leaf("/type"), "a node is of type c, b, u or p");
+            return None;
+        }
+    };
+    let path: &Path = spec.path();
+    super::check::no_nul(at.leaf("/path"), &path.to_string_lossy(), findings);
+    if !path.is_absolute() {
+        findings.problem(at.leaf("/path"), "not an absolute path");
+        return None;
+    }
+    let number =
+        |value: i64, leaf: &'static str, findings: &mut Findings| match u32::try_from(value) {
+            Ok(value) => value,
+            Err(_) if kind == libc::S_IFIFO => 0,
+            Err(_) => {
+                findings.problem(at.leaf(leaf), format!("{value} is no device number"));
+                0
+            }
+        };
+    let major = number(spec.major(), "/major", findings);
+    let minor = number(spec.minor(), "/minor", findings);
+    let mode = spec.file_mode().unwrap_or(0o666);
+    let (uid, gid) = (spec.uid().unwrap_or(0), spec.gid().unwrap_or(0));
+    super::check::id(at.leaf("/uid"), uid, findings);
+    super::check::id(at.leaf("/gid"), gid, findings);
+    let dev = libc::makedev(major, minor);
+    Some(Device { at, path: clean(path), mode: kind | (mode & 0o7777), dev, uid, gid })
+}

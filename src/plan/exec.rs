@@ -1,0 +1,122 @@
+//! The plan for `exec`: a process object in a container that is there.
+
+use oci_spec::runtime::Process as Spec;
+
+use super::caps::{self, CapSets};
+use super::process::{self, Process};
+use super::steps::{self, Step};
+use crate::error::{Error, Findings};
+use crate::host::Host;
+use crate::seccomp::Program;
+
+/// What the command line changes in the container's own process object.
+#[derive(Debug, Clone, Default)]
+pub struct Overrides {
+    /// The command; replaces `args`.
+    pub args: Vec<String>,
+    /// `--cwd`
+    pub cwd: Option<String>,
+    /// `--env`
+    pub env: Vec<String>,
+    /// `--user` uid, and gid when given.
+    pub user: Option<(u32, Option<u32>)>,
+    /// `--additional-gids`
+    pub groups: Vec<u32>,
+    /// `--cap`
+    pub caps: Vec<String>,
+    /// `--no-new-privs`
+    pub no_new_privs: bool,
+    /// `--apparmor`
+    pub apparmor: Option<String>,
+    /// `--process-label`
+    pub label: Option<String>,
+    /// `--tty`
+    pub tty: bool,
+}
+
+/// What exec's child will do.
+#[derive(Debug)]
+pub struct ExecPlan {
+    /// The process.
+    pub process: Process,
+    /// The container's filter.
+    pub seccomp: Option<Program>,
+    /// The acts in order.
+    pub steps: Vec<Step>,
+}
+
+/// Plans a process from a whole process object, or from the container's own with overrides.
+pub fn plan(
+    spec: &Spec,
+    overrides: Option<&Overrides>,
+    host: &Host,
+    seccomp: Option<Program>,
+    keyring: bool,
+) -> Result<(ExecPlan, Vec<String>), Error> {
+    let mut findings = Findings::default();
+    let mut process = match overrides {
+        None => process::plan(spec, host, &mut findings),
+        Some(overrides) => overridden(spec, overrides, host, &mut findings),
+    };
+    if process.cwd.is_empty() {
+        process.cwd = "/".to_owned();
+    }
+    let steps = steps::exec(&process, &seccomp, keyring);
+    Ok((ExecPlan { process, seccomp, steps }, findings.finish()?))
+}
+
+fn overridden(spec: &Spec, overrides: &Overrides, host: &Host, findings: &mut Findings) -> Process {
+    let mut spec = spec.clone();
+    spec.set_args(Some(overrides.args.clone()));
+    spec.set_terminal(Some(overrides.tty));
+    if let Some(cwd) = &overrides.cwd {
+        spec.set_cwd(cwd.into());
+    }
+    if overrides.apparmor.is_some() {
+        spec.set_apparmor_profile(overrides.apparmor.clone());
+    }
+    if overrides.label.is_some() {
+        spec.set_selinux_label(overrides.label.clone());
+    }
+    let mut env = spec.env().clone().unwrap_or_default();
+    env.extend(overrides.env.iter().cloned());
+    spec.set_env(Some(env));
+    let mut process = process::plan(&spec, host, findings);
+    if let Some((uid, gid)) = overrides.user {
+        super::check::id("--user", uid, findings);
+        process.uid = uid;
+        if let Some(gid) = gid {
+            super::check::id("--user", gid, findings);
+            process.gid = gid;
+        }
+    }
+    for group in &overrides.groups {
+        super::check::id("--additional-gids", *group, findings);
+        process.groups.push(*group);
+    }
+    process.no_new_privs |= overrides.no_new_privs;
+    process.caps = with_caps(process.caps, &overrides.caps, host, findings);
+    process
+}
+
+/// `--cap` adds to bounding, effective and permitted; never to inheritable or ambient
+/// (CVE-2022-29162).
+fn with_caps(sets: CapSets, names: &[String], host: &Host, findings: &mut Findings) -> CapSets {
+    let mut added = 0;
+    for name in names {
+        match caps::number(name) {
+            Some(number) => added |= 1u64 << number,
+            None => findings.problem("--cap", format!("unknown capability {:?}", name)),
+        }
+    }
+    if added == 0 {
+        return sets;
+    }
+    let asked = CapSets {
+        bounding: sets.bounding | added,
+        effective: sets.effective | added,
+        permitted: sets.permitted | added,
+        ..sets
+    };
+    caps::limit(asked, host, findings)
+}

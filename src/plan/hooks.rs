@@ -1,0 +1,85 @@
+//! The six kinds of hooks.
+
+use oci_spec::runtime::Spec;
+
+use super::check::no_nul;
+use crate::error::{At, Findings};
+
+/// One program to run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hook {
+    /// Its place in config.json.
+    pub at: At,
+    /// Absolute path.
+    pub path: String,
+    /// The whole argument vector.
+    pub args: Vec<String>,
+    /// The whole environment.
+    pub env: Vec<String>,
+    /// Seconds until it is killed.
+    pub timeout: Option<u32>,
+}
+
+/// All hooks, by the spec's names.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the spec's names")]
+pub struct Hooks {
+    pub prestart: Vec<Hook>,
+    pub create_runtime: Vec<Hook>,
+    pub create_container: Vec<Hook>,
+    pub start_container: Vec<Hook>,
+    pub poststart: Vec<Hook>,
+    pub poststop: Vec<Hook>,
+}
+
+/// Checks all hooks.
+pub fn plan(spec: &Spec, findings: &mut Findings) -> Hooks {
+    let Some(hooks) = spec.hooks() else {
+        return Hooks::default();
+    };
+    #[allow(deprecated, reason = "prestart is deprecated in the spec and still used by engines")]
+    let prestart = hooks.prestart();
+    Hooks {
+        prestart: list("/hooks/prestart", prestart.as_ref(), findings),
+        create_runtime: list("/hooks/createRuntime", hooks.create_runtime().as_ref(), findings),
+        create_container: list(
+            "/hooks/createContainer",
+            hooks.create_container().as_ref(),
+            findings,
+        ),
+        start_container: list("/hooks/startContainer", hooks.start_container().as_ref(), findings),
+        poststart: list("/hooks/poststart", hooks.poststart().as_ref(), findings),
+        poststop: list("/hooks/poststop", hooks.poststop().as_ref(), findings),
+    }
+}
+
+fn list(
+    base: &'static str,
+    hooks: Option<&Vec<oci_spec::runtime::Hook>>,
+    findings: &mut Findings,
+) -> Vec<Hook> {
+    let one = |(index, hook): (usize, &oci_spec::runtime::Hook)| {
+        let at = At::item(base, index);
+        let path = hook.path().to_string_lossy().into_owned();
+        if !path.starts_with('/') {
+            findings.problem(at.leaf("/path"), "not an absolute path");
+        }
+        no_nul(at.leaf("/path"), &path, findings);
+        let timeout = hook.timeout().map(|seconds| match u32::try_from(seconds) {
+            Ok(seconds) if seconds > 0 => seconds,
+            _ => {
+                findings.problem(at.leaf("/timeout"), "must be greater than zero");
+                1
+            }
+        });
+        let args = match hook.args() {
+            Some(args) if !args.is_empty() => args.clone(),
+            _ => vec![path.clone()],
+        };
+        let env = hook.env().clone().unwrap_or_default();
+        args.iter().for_each(|arg| no_nul(at.leaf("/args"), arg, findings));
+        env.iter().for_each(|entry| no_nul(at.leaf("/env"), entry, findings));
+        Hook { at, path, args, env, timeout }
+    };
+    hooks.into_iter().flatten().enumerate().map(one).collect()
+}

@@ -1,0 +1,280 @@
+//! The whole meaning of config.json, decided before anything is done.
+//!
+//! Owns: every rule of the spec, every default, every refusal, and the order of the child's acts
+//! ([`steps`]). Must not: make a system call or touch a file; it knows the machine only as [`Host`].
+
+pub mod caps;
+pub mod check;
+pub mod devices;
+pub mod exec;
+pub mod hooks;
+pub mod mounts;
+pub mod namespaces;
+pub mod options;
+pub mod paths;
+pub mod process;
+pub mod steps;
+
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::{Linux, Spec};
+
+use crate::cgroup::Placement;
+use crate::error::{Error, Findings};
+use crate::host::Host;
+use crate::seccomp::Program;
+use devices::Device;
+use hooks::Hooks;
+use mounts::Mount;
+use namespaces::{Kind, Namespaces};
+use paths::{Hidden, Sysctl};
+use process::Process;
+use steps::Step;
+
+/// What the command line adds to config.json.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// `--no-pivot`
+    pub no_pivot: bool,
+    /// `--no-new-keyring`
+    pub no_new_keyring: bool,
+    /// How cgroups are made.
+    pub cgroup: crate::cgroup::Options,
+    /// The process gets its terminal from the caller: `--console-socket` was given.
+    pub console_socket: bool,
+    /// Nobody stays to serve a terminal: create, or run --detach.
+    pub detach: bool,
+}
+
+/// How the root filesystem becomes `/`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Switch {
+    /// `pivot_root`(2), and the host's tree is unmounted.
+    Pivot,
+    /// `--no-pivot`: the mount is moved over `/` (for an initramfs, where `pivot_root` is refused).
+    Move,
+    /// Only chroot(2): the mount namespace is not the container's alone.
+    Chroot,
+}
+
+/// Everything that create will do.
+#[derive(Debug)]
+pub struct Plan {
+    /// The container's id.
+    pub id: String,
+    /// Absolute.
+    pub bundle: PathBuf,
+    /// Absolute.
+    pub rootfs: PathBuf,
+    /// `root.readonly`
+    pub root_readonly: bool,
+    /// How it becomes `/`.
+    pub switch: Switch,
+    /// `MS_PRIVATE` or `MS_SLAVE`: what the trees are while the container is built. Never shared, or the
+    /// container's mounts would show on the host.
+    pub propagation: u64,
+    /// `linux.rootfsPropagation`, set on the new root at last; and whether for the whole tree.
+    pub rootfs_propagation: Option<(u64, bool)>,
+    /// Namespaces.
+    pub namespaces: Namespaces,
+    /// Mounts in order.
+    pub mounts: Vec<Mount>,
+    /// Device nodes.
+    pub devices: Vec<Device>,
+    /// The container makes /dev/fd and its kin, and /dev/ptmx.
+    pub dev_links: bool,
+    /// Masked paths.
+    pub masked: Vec<Hidden>,
+    /// Read-only paths.
+    pub readonly: Vec<Hidden>,
+    /// Sysctls.
+    pub sysctls: Vec<Sysctl>,
+    /// Host name, if set.
+    pub hostname: Option<String>,
+    /// Domain name, if set.
+    pub domainname: Option<String>,
+    /// Argument of personality(2).
+    pub personality: Option<u64>,
+    /// A new session keyring.
+    pub keyring: bool,
+    /// Cgroup and limits.
+    pub cgroup: Placement,
+    /// The process; create without one is legal, start is not.
+    pub process: Option<Process>,
+    /// The seccomp filter.
+    pub seccomp: Option<Program>,
+    /// Hooks.
+    pub hooks: Hooks,
+    /// The child's acts in order.
+    pub steps: Vec<Step>,
+}
+
+/// Plans a container, or tells everything that is wrong with it. Warnings come with the plan.
+pub fn create(
+    id: &str,
+    spec: &Spec,
+    bundle: &Path,
+    host: &Host,
+    options: &Options,
+) -> Result<(Plan, Vec<String>), Error> {
+    let mut findings = Findings::default();
+    let none = Linux::default();
+    let linux = spec.linux().as_ref().unwrap_or_else(|| {
+        findings.problem("/linux", "missing: this is a runtime for Linux containers");
+        &none
+    });
+    check::version(spec.version(), &mut findings);
+    check::not_yet(linux, &mut findings);
+    let namespaces = namespaces::plan(linux, &mut findings);
+    check::names(spec, &namespaces, &mut findings);
+    let label = mount_label(linux, host, &mut findings);
+    let mounts = mounts::plan(spec, bundle, &namespaces, label, &mut findings);
+    let (rootfs, root_readonly) = root(spec, bundle, &namespaces, &mut findings);
+    let rootfs_propagation = rootfs_propagation(linux, &namespaces, &mut findings);
+    let text = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+    let mut plan = Plan {
+        id: id.to_owned(),
+        bundle: bundle.to_owned(),
+        rootfs,
+        root_readonly,
+        switch: switch(&namespaces, options),
+        propagation: match rootfs_propagation {
+            Some((libc::MS_PRIVATE | libc::MS_UNBINDABLE, _)) => libc::MS_PRIVATE,
+            _ => libc::MS_SLAVE,
+        },
+        rootfs_propagation,
+        devices: devices::plan(linux, &mounts, &mut findings),
+        dev_links: !devices::dev_is_bound(&mounts),
+        masked: list("/linux/maskedPaths", linux.masked_paths(), &namespaces, &mut findings),
+        readonly: list("/linux/readonlyPaths", linux.readonly_paths(), &namespaces, &mut findings),
+        sysctls: paths::sysctls(linux.sysctl().as_ref(), &namespaces, &mut findings),
+        hostname: text(spec.hostname()),
+        domainname: text(spec.domainname()),
+        personality: process::personality(linux.personality().as_ref(), &mut findings),
+        keyring: !options.no_new_keyring,
+        cgroup: crate::cgroup::plan(linux, id, &options.cgroup, &host.cgroups, &mut findings),
+        process: spec.process().as_ref().map(|spec| process::plan(spec, host, &mut findings)),
+        seccomp: seccomp(linux, &mut findings),
+        hooks: hooks::plan(spec, &mut findings),
+        namespaces,
+        mounts,
+        steps: Vec::new(),
+    };
+    terminal(plan.process.as_ref(), options, &mut findings);
+    plan.steps = steps::create(&plan);
+    Ok((plan, findings.finish()?))
+}
+
+fn list(
+    base: &'static str,
+    paths: &Option<Vec<String>>,
+    namespaces: &Namespaces,
+    findings: &mut Findings,
+) -> Vec<Hidden> {
+    paths::plan(base, paths.as_ref(), namespaces, findings)
+}
+
+fn root(
+    spec: &Spec,
+    bundle: &Path,
+    namespaces: &Namespaces,
+    findings: &mut Findings,
+) -> (PathBuf, bool) {
+    let Some(root) = spec.root() else {
+        findings.problem("/root", "missing");
+        return (PathBuf::new(), false);
+    };
+    let path = root.path();
+    check::no_nul("/root/path", &path.to_string_lossy(), findings);
+    if path.as_os_str().is_empty() {
+        findings.problem("/root/path", "is empty");
+    }
+    let readonly = root.readonly().unwrap_or(false);
+    if readonly && !namespaces.is_new(Kind::Mount) {
+        findings.problem("/root/readonly", "needs a new mount namespace");
+    }
+    (bundle.join(path), readonly)
+}
+
+fn rootfs_propagation(
+    linux: &Linux,
+    namespaces: &Namespaces,
+    findings: &mut Findings,
+) -> Option<(u64, bool)> {
+    let name = linux.rootfs_propagation().as_deref().filter(|name| !name.is_empty())?;
+    let at = "/linux/rootfsPropagation";
+    if !namespaces.is_new(Kind::Mount) {
+        findings.problem(at, "needs a new mount namespace");
+    }
+    let flag = options::rootfs_propagation(name);
+    if flag.is_none() {
+        findings.problem(at, format!("{:?} is none of shared, slave, private, unbindable", name));
+    }
+    flag
+}
+
+fn switch(namespaces: &Namespaces, options: &Options) -> Switch {
+    if !namespaces.is_new(Kind::Mount) {
+        Switch::Chroot
+    } else if options.no_pivot {
+        Switch::Move
+    } else {
+        Switch::Pivot
+    }
+}
+
+/// `linux.mountLabel`, where `SELinux` is there to understand it.
+fn mount_label<'a>(linux: &'a Linux, host: &Host, findings: &mut Findings) -> Option<&'a str> {
+    let label = linux.mount_label().as_deref().filter(|label| !label.is_empty())?;
+    check::no_nul("/linux/mountLabel", label, findings);
+    if !host.selinux {
+        findings.problem("/linux/mountLabel", "needs SELinux, which is not enabled on this host");
+    }
+    Some(label)
+}
+
+fn seccomp(linux: &Linux, findings: &mut Findings) -> Option<Program> {
+    let profile = linux.seccomp().as_ref()?;
+    if profile.listener_path().is_some() {
+        findings.problem("/linux/seccomp/listenerPath", "is not supported by this version");
+    }
+    let mut warnings = Vec::new();
+    let compiled = crate::seccomp::compile(profile, &mut warnings);
+    for warning in warnings {
+        findings.warn("/linux/seccomp", warning);
+    }
+    match compiled {
+        Ok(program) => {
+            if program.notify && profile.listener_path().is_none() {
+                findings.problem("/linux/seccomp", "SCMP_ACT_NOTIFY needs a listenerPath");
+            }
+            Some(program)
+        }
+        Err(problems) => {
+            for problem in problems {
+                findings.problem(format_args!("/linux/seccomp{}", problem.pointer), problem.text);
+            }
+            None
+        }
+    }
+}
+
+/// runc's rule, and engines rely on the refusal.
+fn terminal(process: Option<&Process>, options: &Options, findings: &mut Findings) {
+    let terminal = process.is_some_and(|process| process.terminal);
+    match (terminal, options.detach, options.console_socket) {
+        (true, true, false) => findings.problem(
+            "/process/terminal",
+            "cannot allocate tty if onggi will detach without setting console socket",
+        ),
+        (true, false, true) => findings.problem(
+            "--console-socket",
+            "cannot use console socket if onggi will not detach or allocate tty",
+        ),
+        (false, _, true) => findings.problem(
+            "--console-socket",
+            "cannot use console socket if onggi will not detach or allocate tty",
+        ),
+        _ => {}
+    }
+}

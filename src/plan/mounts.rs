@@ -1,0 +1,238 @@
+//! The mounts of config.json, in order, as things to do.
+
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::Spec;
+
+use super::check::no_nul;
+use super::namespaces::{Kind, Namespaces};
+use super::options::{self, Options};
+use crate::error::{At, Findings};
+
+/// Where a mount comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// A file or directory of the host, alone or with all mounts below.
+    Bind {
+        /// Absolute path on the host.
+        path: PathBuf,
+        /// With all mounts below it.
+        recursive: bool,
+    },
+    /// A new filesystem.
+    Fs {
+        /// Its type.
+        fstype: String,
+        /// What mount(8) calls the device; only a label for most.
+        source: String,
+    },
+    /// The container's own part of the cgroup tree.
+    Cgroup,
+    /// New attributes for what is mounted there already.
+    Remount,
+}
+
+/// One entry of `mounts`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mount {
+    /// Its place in config.json.
+    pub at: At,
+    /// Where it comes from.
+    pub source: Source,
+    /// Where it goes: absolute in the container, without `.`, `..` or doubled slashes.
+    pub destination: String,
+    /// Its options.
+    pub options: Options,
+    /// It may lie on or below a procfs: it is one, or is on the list of harmless files.
+    pub on_proc: bool,
+}
+
+impl std::fmt::Display for Mount {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let to = self.destination.escape_debug();
+        match &self.source {
+            Source::Bind { path, .. } => {
+                write!(f, "mount {} to {to}", path.to_string_lossy().escape_debug())
+            }
+            Source::Fs { fstype, .. } => write!(f, "mount {} to {to}", fstype.escape_debug()),
+            Source::Cgroup => write!(f, "mount cgroup to {to}"),
+            Source::Remount => write!(f, "remount {to}"),
+        }
+    }
+}
+
+/// Files below /proc that may be covered: lxcfs-style replacements, which no label or sysctl write
+/// goes through.
+const PROC_FILES: &[&str] = &[
+    "/proc/cpuinfo",
+    "/proc/diskstats",
+    "/proc/loadavg",
+    "/proc/meminfo",
+    "/proc/net/dev",
+    "/proc/slabinfo",
+    "/proc/stat",
+    "/proc/swaps",
+    "/proc/sys/crypto/fips_enabled",
+    "/proc/sys/kernel/ns_last_pid",
+    "/proc/uptime",
+];
+
+/// The path with `.`, `..` and empty parts taken out, as if `/` were its root.
+#[must_use]
+pub fn clean(path: &Path) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    let text = path.to_string_lossy();
+    for part in text.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts.pop();
+            }
+            part => parts.push(part),
+        }
+    }
+    format!("/{}", parts.join("/"))
+}
+
+/// Sorts out every mount.
+pub fn plan(
+    spec: &Spec,
+    bundle: &Path,
+    namespaces: &Namespaces,
+    mount_label: Option<&str>,
+    findings: &mut Findings,
+) -> Vec<Mount> {
+    let mounts = spec.mounts().as_deref().unwrap_or_default();
+    if !mounts.is_empty() && !namespaces.is_new(Kind::Mount) {
+        findings.problem(
+            "/mounts",
+            "needs a new mount namespace: mounts in an inherited or joined one would outlive the \
+             container",
+        );
+    }
+    mounts
+        .iter()
+        .enumerate()
+        .filter_map(|(index, mount)| {
+            one(At::item("/mounts", index), mount, bundle, mount_label, findings)
+        })
+        .collect()
+}
+
+fn one(
+    at: At,
+    spec: &oci_spec::runtime::Mount,
+    bundle: &Path,
+    mount_label: Option<&str>,
+    findings: &mut Findings,
+) -> Option<Mount> {
+    let raw = spec.options().as_deref().unwrap_or_default();
+    for option in raw {
+        no_nul(at.leaf("/options"), option, findings);
+    }
+    no_nul(at.leaf("/destination"), &spec.destination().to_string_lossy(), findings);
+    let mut options = options::parse(raw);
+    if options.idmap
+        || spec.uid_mappings().as_ref().is_some_and(|maps| !maps.is_empty())
+        || spec.gid_mappings().as_ref().is_some_and(|maps| !maps.is_empty())
+    {
+        findings.problem(at, "idmapped mounts are not supported by this version");
+    }
+    if spec.destination().as_os_str().is_empty() {
+        findings.problem(at.leaf("/destination"), "is empty");
+        return None;
+    }
+    if !spec.destination().is_absolute() {
+        findings.warn(at.leaf("/destination"), "is relative (deprecated), taken as below /");
+    }
+    let destination = clean(spec.destination());
+    if destination == "/" {
+        findings
+            .problem(at.leaf("/destination"), "nothing may be mounted over the root filesystem");
+    }
+    let source = source(at, spec, &options, bundle, findings)?;
+    if let (Source::Bind { .. }, false) = (&source, options.data.is_empty()) {
+        findings
+            .warn(at.leaf("/options"), format!("a bind mount has no {}", options.data.join(",")));
+        options.data.clear();
+    }
+    if options.tmpcopyup && !matches!(&source, Source::Fs { fstype, .. } if fstype == "tmpfs") {
+        findings.problem(at.leaf("/options"), "tmpcopyup is for tmpfs only");
+    }
+    if let (Some(label), Source::Fs { fstype, .. }) = (mount_label, &source) {
+        // The filesystems that take a context (selinux mount options); proc and sysfs have fixed ones.
+        if matches!(fstype.as_str(), "tmpfs" | "devpts" | "mqueue" | "ramfs" | "overlay") {
+            options.data.push(format!("context={label}"));
+        }
+    }
+    let on_proc = check_proc(at, &destination, &source, findings);
+    Some(Mount { at, source, destination, options, on_proc })
+}
+
+fn source(
+    at: At,
+    spec: &oci_spec::runtime::Mount,
+    options: &Options,
+    bundle: &Path,
+    findings: &mut Findings,
+) -> Option<Source> {
+    let fstype = spec.typ().as_deref().unwrap_or_default();
+    let source = spec.source().as_deref().map(Path::to_string_lossy).unwrap_or_default();
+    no_nul(at.leaf("/type"), fstype, findings);
+    no_nul(at.leaf("/source"), &source, findings);
+    let bind = options.bind.or((fstype == "bind").then_some(false));
+    if options.remount {
+        return Some(Source::Remount);
+    }
+    if let Some(recursive) = bind {
+        if source.is_empty() {
+            findings.problem(at.leaf("/source"), "missing: a bind mount needs one");
+            return None;
+        }
+        return Some(Source::Bind { path: bundle.join(&*source), recursive });
+    }
+    match fstype {
+        "" => {
+            findings.problem(at.leaf("/type"), "missing: only bind mounts need none");
+            None
+        }
+        "cgroup" | "cgroup2" => Some(Source::Cgroup),
+        fstype => Some(Source::Fs { fstype: fstype.to_owned(), source: source.into_owned() }),
+    }
+}
+
+/// Labels and sysctls go through a private procfs, and nothing may stand in for the rest of /proc
+/// (CVE-2019-16884, CVE-2015-3630). Returns whether this mount may touch a procfs.
+fn check_proc(at: At, destination: &str, source: &Source, findings: &mut Findings) -> bool {
+    if destination == "/proc" {
+        return match source {
+            Source::Fs { fstype, .. } if fstype == "proc" => true,
+            // That its source is the root of a procfs is checked when it has been opened.
+            Source::Bind { .. } | Source::Remount => true,
+            _ => {
+                findings.problem(at.leaf("/destination"), "only a procfs may be mounted on /proc");
+                false
+            }
+        };
+    }
+    if destination.starts_with("/proc/") {
+        let allowed = PROC_FILES.contains(&destination);
+        if !allowed {
+            findings.problem(at.leaf("/destination"), "nothing may be mounted below /proc");
+        }
+        return allowed;
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn destinations_are_cleaned_lexically() {
+        assert_eq!(clean(Path::new("/a//b/./c/../d/")), "/a/b/d");
+        assert_eq!(clean(Path::new("../../etc")), "/etc");
+        assert_eq!(clean(Path::new("/")), "/");
+    }
+}

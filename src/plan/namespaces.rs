@@ -1,0 +1,165 @@
+//! Which namespaces are new, joined or inherited.
+
+use std::path::PathBuf;
+
+use oci_spec::runtime::{Linux, LinuxNamespaceType};
+
+use crate::error::{At, Findings};
+
+/// The eight kinds of namespaces(7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[allow(missing_docs, reason = "the kernel's names")]
+pub enum Kind {
+    Mount,
+    Uts,
+    Ipc,
+    Network,
+    Pid,
+    Cgroup,
+    User,
+    Time,
+}
+
+/// All kinds, in the order in which `features` lists them.
+pub const KINDS: [Kind; 8] = [
+    Kind::Cgroup,
+    Kind::Ipc,
+    Kind::Mount,
+    Kind::Network,
+    Kind::Pid,
+    Kind::Time,
+    Kind::User,
+    Kind::Uts,
+];
+
+impl Kind {
+    /// The `CLONE_NEW*` flag.
+    #[must_use]
+    pub fn flag(self) -> i32 {
+        match self {
+            Self::Mount => libc::CLONE_NEWNS,
+            Self::Uts => libc::CLONE_NEWUTS,
+            Self::Ipc => libc::CLONE_NEWIPC,
+            Self::Network => libc::CLONE_NEWNET,
+            Self::Pid => libc::CLONE_NEWPID,
+            Self::Cgroup => libc::CLONE_NEWCGROUP,
+            Self::User => libc::CLONE_NEWUSER,
+            Self::Time => 0x80, // CLONE_NEWTIME, Linux 5.6
+        }
+    }
+
+    /// The spec's name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Mount => "mount",
+            Self::Uts => "uts",
+            Self::Ipc => "ipc",
+            Self::Network => "network",
+            Self::Pid => "pid",
+            Self::Cgroup => "cgroup",
+            Self::User => "user",
+            Self::Time => "time",
+        }
+    }
+
+    /// The file's name in `/proc/PID/ns`.
+    #[must_use]
+    pub fn file(self) -> &'static str {
+        match self {
+            Self::Mount => "mnt",
+            Self::Network => "net",
+            other => other.name(),
+        }
+    }
+
+    fn of(spec: LinuxNamespaceType) -> Self {
+        match spec {
+            LinuxNamespaceType::Mount => Self::Mount,
+            LinuxNamespaceType::Uts => Self::Uts,
+            LinuxNamespaceType::Ipc => Self::Ipc,
+            LinuxNamespaceType::Network => Self::Network,
+            LinuxNamespaceType::Pid => Self::Pid,
+            LinuxNamespaceType::Cgroup => Self::Cgroup,
+            LinuxNamespaceType::User => Self::User,
+            LinuxNamespaceType::Time => Self::Time,
+        }
+    }
+}
+
+/// A namespace to enter by path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Joined {
+    /// What it must be.
+    pub kind: Kind,
+    /// Where it is.
+    pub path: PathBuf,
+    /// Who asked for it.
+    pub at: At,
+}
+
+/// What becomes of each kind; a kind in neither list is inherited.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Namespaces {
+    /// To be made.
+    pub new: Vec<Kind>,
+    /// To be entered.
+    pub joined: Vec<Joined>,
+}
+
+impl Namespaces {
+    /// Whether the container gets a new one of this kind.
+    #[must_use]
+    pub fn is_new(&self, kind: Kind) -> bool {
+        self.new.contains(&kind)
+    }
+
+    /// Whether the container enters an existing one of this kind.
+    #[must_use]
+    pub fn is_joined(&self, kind: Kind) -> bool {
+        self.joined.iter().any(|joined| joined.kind == kind)
+    }
+
+    /// Whether the container has its own: new, or another's that was named.
+    #[must_use]
+    pub fn is_own(&self, kind: Kind) -> bool {
+        self.is_new(kind) || self.is_joined(kind)
+    }
+}
+
+/// Sorts the list of config.json into new and joined.
+pub fn plan(linux: &Linux, findings: &mut Findings) -> Namespaces {
+    let mut namespaces = Namespaces::default();
+    for (index, spec) in linux.namespaces().iter().flatten().enumerate() {
+        let at = At::item("/linux/namespaces", index);
+        let kind = Kind::of(spec.typ());
+        if namespaces.is_own(kind) {
+            findings.problem(at, format!("duplicate namespace of type {}", kind.name()));
+            continue;
+        }
+        if kind == Kind::User {
+            findings.problem(at, "user namespaces are not supported by this version");
+            continue;
+        }
+        match spec.path().as_ref().filter(|path| !path.as_os_str().is_empty()) {
+            None => namespaces.new.push(kind),
+            Some(path) if !path.is_absolute() => {
+                findings.problem(at.leaf("/path"), "not an absolute path");
+            }
+            Some(path) => {
+                super::check::no_nul(at.leaf("/path"), &path.to_string_lossy(), findings);
+                namespaces.joined.push(Joined { kind, path: path.clone(), at });
+            }
+        }
+    }
+    if linux.uid_mappings().as_ref().is_some_and(|maps| !maps.is_empty()) {
+        findings.problem("/linux/uidMappings", "user namespaces are not supported by this version");
+    }
+    if linux.gid_mappings().as_ref().is_some_and(|maps| !maps.is_empty()) {
+        findings.problem("/linux/gidMappings", "user namespaces are not supported by this version");
+    }
+    if linux.time_offsets().as_ref().is_some_and(|offsets| !offsets.is_empty()) {
+        findings.problem("/linux/timeOffsets", "time offsets are not supported by this version");
+    }
+    namespaces
+}

@@ -1,0 +1,210 @@
+//! The table of mount options (config.md, "Linux mount options") and what each means to the mount calls.
+
+use crate::sys::mount::MountAttr;
+
+/// Attributes of `mount_setattr`(2).
+pub mod attr {
+    #![allow(missing_docs, reason = "the kernel's names")]
+    pub const RDONLY: u64 = 0x1;
+    pub const NOSUID: u64 = 0x2;
+    pub const NODEV: u64 = 0x4;
+    pub const NOEXEC: u64 = 0x8;
+    pub const ATIME: u64 = 0x70;
+    pub const RELATIME: u64 = 0x0;
+    pub const NOATIME: u64 = 0x10;
+    pub const STRICTATIME: u64 = 0x20;
+    pub const NODIRATIME: u64 = 0x80;
+    pub const NOSYMFOLLOW: u64 = 0x20_0000;
+}
+
+/// What an option does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// Set and clear attributes of this mount.
+    Attr(u64, u64),
+    /// The same on the whole tree of mounts.
+    Recursive(u64, u64),
+    /// A propagation type: flag, and whether for the whole tree.
+    Propagation(u64, bool),
+    /// A flag of the superblock, by `FSCONFIG_SET_FLAG`.
+    Super(&'static str),
+    /// A bind mount; with all mounts below, or not.
+    Bind(bool),
+    /// Change an existing mount.
+    Remount,
+    /// Copy what lies below a tmpfs into it.
+    TmpCopyUp,
+    /// Idmapped mount; recursive or not.
+    Idmap(bool),
+    /// Nothing: the new mount calls refuse it (`silent`, `loud`, `iversion`, `noiversion`), or it is
+    /// the default.
+    Nothing,
+}
+
+use Effect::{Attr, Bind, Idmap, Nothing, Propagation, Recursive, Remount, Super, TmpCopyUp};
+
+/// Every option that is no data for the filesystem, sorted by name.
+pub const TABLE: &[(&str, Effect)] = &[
+    ("async", Super("async")),
+    ("atime", Attr(attr::RELATIME, attr::ATIME)),
+    ("bind", Bind(false)),
+    ("defaults", Nothing),
+    ("dev", Attr(0, attr::NODEV)),
+    ("diratime", Attr(0, attr::NODIRATIME)),
+    ("dirsync", Super("dirsync")),
+    ("exec", Attr(0, attr::NOEXEC)),
+    ("idmap", Idmap(false)),
+    ("iversion", Nothing),
+    ("lazytime", Super("lazytime")),
+    ("loud", Nothing),
+    ("mand", Super("mand")),
+    ("noatime", Attr(attr::NOATIME, attr::ATIME)),
+    ("nodev", Attr(attr::NODEV, 0)),
+    ("nodiratime", Attr(attr::NODIRATIME, 0)),
+    ("noexec", Attr(attr::NOEXEC, 0)),
+    ("noiversion", Nothing),
+    ("nolazytime", Super("nolazytime")),
+    ("nomand", Super("nomand")),
+    ("norelatime", Attr(attr::STRICTATIME, attr::ATIME)),
+    ("nostrictatime", Attr(attr::RELATIME, attr::ATIME)),
+    ("nosuid", Attr(attr::NOSUID, 0)),
+    ("nosymfollow", Attr(attr::NOSYMFOLLOW, 0)),
+    ("private", Propagation(libc::MS_PRIVATE, false)),
+    ("ratime", Recursive(attr::RELATIME, attr::ATIME)),
+    ("rbind", Bind(true)),
+    ("rdev", Recursive(0, attr::NODEV)),
+    ("rdiratime", Recursive(0, attr::NODIRATIME)),
+    ("relatime", Attr(attr::RELATIME, attr::ATIME)),
+    ("remount", Remount),
+    ("rexec", Recursive(0, attr::NOEXEC)),
+    ("ridmap", Idmap(true)),
+    ("rnoatime", Recursive(attr::NOATIME, attr::ATIME)),
+    ("rnodev", Recursive(attr::NODEV, 0)),
+    ("rnodiratime", Recursive(attr::NODIRATIME, 0)),
+    ("rnoexec", Recursive(attr::NOEXEC, 0)),
+    ("rnorelatime", Recursive(attr::STRICTATIME, attr::ATIME)),
+    ("rnostrictatime", Recursive(attr::RELATIME, attr::ATIME)),
+    ("rnosuid", Recursive(attr::NOSUID, 0)),
+    ("rnosymfollow", Recursive(attr::NOSYMFOLLOW, 0)),
+    ("ro", Attr(attr::RDONLY, 0)),
+    ("rprivate", Propagation(libc::MS_PRIVATE, true)),
+    ("rrelatime", Recursive(attr::RELATIME, attr::ATIME)),
+    ("rro", Recursive(attr::RDONLY, 0)),
+    ("rrw", Recursive(0, attr::RDONLY)),
+    ("rshared", Propagation(libc::MS_SHARED, true)),
+    ("rslave", Propagation(libc::MS_SLAVE, true)),
+    ("rstrictatime", Recursive(attr::STRICTATIME, attr::ATIME)),
+    ("rsuid", Recursive(0, attr::NOSUID)),
+    ("rsymfollow", Recursive(0, attr::NOSYMFOLLOW)),
+    ("runbindable", Propagation(libc::MS_UNBINDABLE, true)),
+    ("rw", Attr(0, attr::RDONLY)),
+    ("shared", Propagation(libc::MS_SHARED, false)),
+    ("silent", Nothing),
+    ("slave", Propagation(libc::MS_SLAVE, false)),
+    ("strictatime", Attr(attr::STRICTATIME, attr::ATIME)),
+    ("suid", Attr(0, attr::NOSUID)),
+    ("symfollow", Attr(0, attr::NOSYMFOLLOW)),
+    ("sync", Super("sync")),
+    ("tmpcopyup", TmpCopyUp),
+    ("unbindable", Propagation(libc::MS_UNBINDABLE, false)),
+];
+
+/// What a mount's options add up to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Options {
+    /// For this mount; `propagation` is not used.
+    pub attr: MountAttr,
+    /// For the whole tree.
+    pub recursive: MountAttr,
+    /// Propagation types in order: flag, whole tree.
+    pub propagation: Vec<(u64, bool)>,
+    /// Superblock flags.
+    pub super_flags: Vec<&'static str>,
+    /// A bind mount, with all below or not.
+    pub bind: Option<bool>,
+    /// Change an existing mount.
+    pub remount: bool,
+    /// Copy what lies below a tmpfs into it.
+    pub tmpcopyup: bool,
+    /// An idmapped mount was asked for.
+    pub idmap: bool,
+    /// Everything else, for the filesystem: `key` or `key=value`.
+    pub data: Vec<String>,
+}
+
+/// A later option wins over an earlier one, as in mount(8).
+fn merge(into: &mut MountAttr, set: u64, clear: u64) {
+    into.set = into.set & !clear & !set | set;
+    into.clear = into.clear & !set & !clear | clear;
+    if (set | clear) & attr::ATIME != 0 {
+        // The kernel wants the whole field cleared when any of it is set.
+        into.clear |= attr::ATIME;
+    }
+}
+
+/// Adds the options up.
+#[must_use]
+pub fn parse(options: &[String]) -> Options {
+    let mut sum = Options::default();
+    for option in options {
+        let effect = TABLE.binary_search_by(|(name, _)| name.cmp(&option.as_str()));
+        match effect.ok().and_then(|index| TABLE.get(index)).map(|(_, effect)| *effect) {
+            Some(Attr(set, clear)) => merge(&mut sum.attr, set, clear),
+            Some(Recursive(set, clear)) => merge(&mut sum.recursive, set, clear),
+            Some(Propagation(flag, all)) => sum.propagation.push((flag, all)),
+            Some(Super(name)) => sum.super_flags.push(name),
+            Some(Bind(all)) => sum.bind = Some(all || sum.bind == Some(true)),
+            Some(Remount) => sum.remount = true,
+            Some(TmpCopyUp) => sum.tmpcopyup = true,
+            Some(Idmap(_)) => sum.idmap = true,
+            Some(Nothing) => {}
+            None if option.is_empty() => {}
+            None => sum.data.push(option.clone()),
+        }
+    }
+    sum
+}
+
+/// The flag of `linux.rootfsPropagation`, and whether it is for the whole tree (r-prefixed).
+#[must_use]
+pub fn rootfs_propagation(name: &str) -> Option<(u64, bool)> {
+    match TABLE.iter().find(|(known, _)| *known == name) {
+        Some((_, Propagation(flag, all))) => Some((*flag, *all)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(options: &[&str]) -> Options {
+        parse(&options.iter().map(|option| (*option).to_owned()).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn the_table_is_sorted_and_has_the_37_mandatory_options() {
+        assert!(TABLE.is_sorted_by(|(a, _), (b, _)| a < b));
+        let mandatory = "async atime bind defaults dev diratime dirsync exec iversion lazytime loud \
+            noatime nodev nodiratime noexec noiversion nolazytime norelatime nostrictatime nosuid \
+            private rbind relatime remount ro rprivate rshared rslave runbindable rw shared silent \
+            slave strictatime suid sync unbindable";
+        assert_eq!(mandatory.split_whitespace().count(), 37);
+        for option in mandatory.split_whitespace() {
+            assert!(TABLE.iter().any(|(name, _)| *name == option), "{option}");
+        }
+    }
+
+    #[test]
+    fn later_options_win() {
+        assert_eq!(parsed(&["ro", "rw"]).attr.set, 0);
+        assert_eq!(parsed(&["rw", "ro"]).attr.set, attr::RDONLY);
+        assert_eq!(parsed(&["noatime", "strictatime"]).attr.set, attr::STRICTATIME);
+        assert_eq!(parsed(&["nosuid", "suid"]).attr.clear, attr::NOSUID);
+    }
+
+    #[test]
+    fn unknown_options_are_data_for_the_filesystem() {
+        assert_eq!(parsed(&["size=64k", "nosuid", "huge=never"]).data, ["size=64k", "huge=never"]);
+    }
+}

@@ -1,0 +1,304 @@
+//! The process object: what runs, as whom, with which limits.
+
+use oci_spec::runtime::{
+    IOPriorityClass, LinuxPersonalityDomain, LinuxSchedulerFlag, LinuxSchedulerPolicy,
+    PosixRlimitType,
+};
+
+use super::caps::{self, CapSets};
+use super::check::{id, no_nul};
+use crate::error::{At, Findings};
+use crate::host::Host;
+use crate::sys::sched::SchedAttr;
+
+/// A resource limit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rlimit {
+    /// Its place.
+    pub at: At,
+    /// `RLIMIT_*`
+    pub resource: u32,
+    /// Its name.
+    pub name: String,
+    /// Soft limit, `u64::MAX` for none.
+    pub soft: u64,
+    /// Hard limit, `u64::MAX` for none.
+    pub hard: u64,
+}
+
+/// The process to run.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Process {
+    /// On a pseudo-terminal.
+    pub terminal: bool,
+    /// Its rows and columns.
+    pub console_size: Option<(u16, u16)>,
+    /// The argument vector, at least one.
+    pub args: Vec<String>,
+    /// The environment; `HOME` is added in the container when it is missing.
+    pub env: Vec<String>,
+    /// Absolute path in the container.
+    pub cwd: String,
+    /// User id.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+    /// Supplementary groups.
+    pub groups: Vec<u32>,
+    /// File mode creation mask.
+    pub umask: u32,
+    /// The five capability sets.
+    pub caps: CapSets,
+    /// `no_new_privs`.
+    pub no_new_privs: bool,
+    /// Limits in the order given.
+    pub rlimits: Vec<Rlimit>,
+    /// `oom_score_adj`, untouched when absent.
+    pub oom_score_adj: Option<i32>,
+    /// Scheduling policy.
+    pub scheduler: Option<SchedAttr>,
+    /// class << 13 | level.
+    pub io_priority: Option<u32>,
+    /// `AppArmor` profile to enter at execve.
+    pub apparmor: Option<String>,
+    /// `SELinux` label to enter at execve.
+    pub selinux: Option<String>,
+}
+
+const DEFAULT_UMASK: u32 = 0o022;
+
+/// Checks a process object; `base` is where it stands, "/process" in config.json.
+pub fn plan(spec: &oci_spec::runtime::Process, host: &Host, findings: &mut Findings) -> Process {
+    let terminal = spec.terminal().unwrap_or(false);
+    let size = |value: u64| u16::try_from(value).unwrap_or(u16::MAX);
+    let console_size = spec
+        .console_size()
+        .filter(|_| terminal)
+        .map(|area| (size(area.height()), size(area.width())));
+    let cwd = spec.cwd().to_string_lossy().into_owned();
+    if !cwd.starts_with('/') {
+        findings.problem("/process/cwd", "not an absolute path");
+    }
+    no_nul("/process/cwd", &cwd, findings);
+    let args = spec.args().clone().unwrap_or_default();
+    match args.first().map(String::as_str) {
+        None | Some("") => findings.problem("/process/args", "names no program"),
+        Some(_) => {}
+    }
+    for (index, arg) in args.iter().enumerate() {
+        no_nul(At::item("/process/args", index), arg, findings);
+    }
+    let user = spec.user();
+    id("/process/user/uid", user.uid(), findings);
+    id("/process/user/gid", user.gid(), findings);
+    let groups = user.additional_gids().clone().unwrap_or_default();
+    for (index, group) in groups.iter().enumerate() {
+        id(At::item("/process/user/additionalGids", index), *group, findings);
+    }
+    Process {
+        terminal,
+        console_size,
+        args,
+        env: env(spec.env().as_ref(), findings),
+        cwd,
+        uid: user.uid(),
+        gid: user.gid(),
+        groups,
+        umask: umask(user.umask(), findings),
+        caps: caps::plan(spec.capabilities().as_ref(), host, findings),
+        no_new_privs: spec.no_new_privileges().unwrap_or(false),
+        rlimits: rlimits(spec.rlimits().as_ref(), findings),
+        oom_score_adj: oom_score_adj(spec.oom_score_adj(), findings),
+        scheduler: scheduler(spec.scheduler().as_ref(), findings),
+        io_priority: io_priority(spec.io_priority().as_ref(), findings),
+        apparmor: label(
+            "/process/apparmorProfile",
+            spec.apparmor_profile().as_deref(),
+            ("AppArmor", host.apparmor),
+            findings,
+        ),
+        selinux: label(
+            "/process/selinuxLabel",
+            spec.selinux_label().as_deref(),
+            ("SELinux", host.selinux),
+            findings,
+        ),
+    }
+}
+
+fn umask(umask: Option<u32>, findings: &mut Findings) -> u32 {
+    let umask = umask.unwrap_or(DEFAULT_UMASK);
+    if umask > 0o777 {
+        findings.problem("/process/user/umask", format!("{umask:#o} is no file mode mask"));
+    }
+    umask
+}
+
+fn env(env: Option<&Vec<String>>, findings: &mut Findings) -> Vec<String> {
+    for (index, entry) in env.into_iter().flatten().enumerate() {
+        let at = At::item("/process/env", index);
+        no_nul(at, entry, findings);
+        match entry.find('=') {
+            Some(0) => findings.problem(at, "has no name before ="),
+            None => findings.warn(at, "has no ="),
+            Some(_) => {}
+        }
+    }
+    env.cloned().unwrap_or_default()
+}
+
+fn label(
+    at: &'static str,
+    label: Option<&str>,
+    (lsm, enabled): (&str, bool),
+    findings: &mut Findings,
+) -> Option<String> {
+    let label = label.filter(|label| !label.is_empty())?;
+    no_nul(at, label, findings);
+    // Engines write `unconfined` where there is no AppArmor, too: it asks for nothing.
+    if !enabled && label == "unconfined" {
+        return None;
+    }
+    if !enabled {
+        findings.problem(at, format!("needs {lsm}, which is not enabled on this host"));
+    }
+    Some(label.to_owned())
+}
+
+fn oom_score_adj(value: Option<i32>, findings: &mut Findings) -> Option<i32> {
+    if value.is_some_and(|value| !(-1000..=1000).contains(&value)) {
+        findings.problem("/process/oomScoreAdj", "is not between -1000 and 1000");
+    }
+    value
+}
+
+fn rlimits(
+    spec: Option<&Vec<oci_spec::runtime::PosixRlimit>>,
+    findings: &mut Findings,
+) -> Vec<Rlimit> {
+    let mut limits: Vec<Rlimit> = Vec::new();
+    for (index, limit) in spec.into_iter().flatten().enumerate() {
+        let at = At::item("/process/rlimits", index);
+        let (resource, name) = resource(limit.typ());
+        if limits.iter().any(|known| known.resource == resource) {
+            findings.problem(at, format!("duplicate {name}"));
+        }
+        if limit.soft() > limit.hard() {
+            findings.problem(
+                at,
+                format!("soft limit {} above hard limit {}", limit.soft(), limit.hard()),
+            );
+        }
+        limits.push(Rlimit {
+            at,
+            resource,
+            name: name.to_owned(),
+            soft: limit.soft(),
+            hard: limit.hard(),
+        });
+    }
+    limits
+}
+
+fn resource(kind: PosixRlimitType) -> (u32, &'static str) {
+    match kind {
+        PosixRlimitType::RlimitAs => (libc::RLIMIT_AS, "RLIMIT_AS"),
+        PosixRlimitType::RlimitCore => (libc::RLIMIT_CORE, "RLIMIT_CORE"),
+        PosixRlimitType::RlimitCpu => (libc::RLIMIT_CPU, "RLIMIT_CPU"),
+        PosixRlimitType::RlimitData => (libc::RLIMIT_DATA, "RLIMIT_DATA"),
+        PosixRlimitType::RlimitFsize => (libc::RLIMIT_FSIZE, "RLIMIT_FSIZE"),
+        PosixRlimitType::RlimitLocks => (libc::RLIMIT_LOCKS, "RLIMIT_LOCKS"),
+        PosixRlimitType::RlimitMemlock => (libc::RLIMIT_MEMLOCK, "RLIMIT_MEMLOCK"),
+        PosixRlimitType::RlimitMsgqueue => (libc::RLIMIT_MSGQUEUE, "RLIMIT_MSGQUEUE"),
+        PosixRlimitType::RlimitNice => (libc::RLIMIT_NICE, "RLIMIT_NICE"),
+        PosixRlimitType::RlimitNofile => (libc::RLIMIT_NOFILE, "RLIMIT_NOFILE"),
+        PosixRlimitType::RlimitNproc => (libc::RLIMIT_NPROC, "RLIMIT_NPROC"),
+        PosixRlimitType::RlimitRss => (libc::RLIMIT_RSS, "RLIMIT_RSS"),
+        PosixRlimitType::RlimitRtprio => (libc::RLIMIT_RTPRIO, "RLIMIT_RTPRIO"),
+        PosixRlimitType::RlimitRttime => (libc::RLIMIT_RTTIME, "RLIMIT_RTTIME"),
+        PosixRlimitType::RlimitSigpending => (libc::RLIMIT_SIGPENDING, "RLIMIT_SIGPENDING"),
+        PosixRlimitType::RlimitStack => (libc::RLIMIT_STACK, "RLIMIT_STACK"),
+    }
+}
+
+fn scheduler(
+    spec: Option<&oci_spec::runtime::Scheduler>,
+    findings: &mut Findings,
+) -> Option<SchedAttr> {
+    let spec = spec?;
+    let policy = match spec.policy() {
+        LinuxSchedulerPolicy::SchedOther => 0,
+        LinuxSchedulerPolicy::SchedFifo => 1,
+        LinuxSchedulerPolicy::SchedRr => 2,
+        LinuxSchedulerPolicy::SchedBatch => 3,
+        LinuxSchedulerPolicy::SchedIso => 4,
+        LinuxSchedulerPolicy::SchedIdle => 5,
+        LinuxSchedulerPolicy::SchedDeadline => 6,
+    };
+    let flags = spec.flags().iter().flatten().fold(0, |sum, flag| sum | scheduler_flag(flag));
+    let nice = spec.nice().unwrap_or(0);
+    if !(-20..=19).contains(&nice) {
+        findings.problem("/process/scheduler/nice", "is not between -20 and 19");
+    }
+    let priority = u32::try_from(spec.priority().unwrap_or(0)).unwrap_or_else(|_| {
+        findings.problem("/process/scheduler/priority", "is negative");
+        0
+    });
+    let size = u32::try_from(size_of::<SchedAttr>()).unwrap_or(0);
+    Some(SchedAttr {
+        size,
+        policy,
+        flags,
+        nice,
+        priority,
+        runtime: spec.runtime().unwrap_or(0),
+        deadline: spec.deadline().unwrap_or(0),
+        period: spec.period().unwrap_or(0),
+    })
+}
+
+fn scheduler_flag(flag: &LinuxSchedulerFlag) -> u64 {
+    match flag {
+        LinuxSchedulerFlag::SchedResetOnFork => 0x01,
+        LinuxSchedulerFlag::SchedFlagReclaim => 0x02,
+        LinuxSchedulerFlag::SchedFlagDLOverrun => 0x04,
+        LinuxSchedulerFlag::SchedFlagKeepPolicy => 0x08,
+        LinuxSchedulerFlag::SchedFlagKeepParams => 0x10,
+        LinuxSchedulerFlag::SchedFlagUtilClampMin => 0x20,
+        LinuxSchedulerFlag::SchedFlagUtilClampMax => 0x40,
+    }
+}
+
+fn io_priority(
+    spec: Option<&oci_spec::runtime::LinuxIOPriority>,
+    findings: &mut Findings,
+) -> Option<u32> {
+    let spec = spec?;
+    let class = match spec.class() {
+        IOPriorityClass::IoprioClassRt => 1,
+        IOPriorityClass::IoprioClassBe => 2,
+        IOPriorityClass::IoprioClassIdle => 3,
+    };
+    match u32::try_from(spec.priority()) {
+        Ok(level) if level <= 7 => Some(class << 13 | level),
+        _ => {
+            findings.problem("/process/ioPriority/priority", "is not between 0 and 7");
+            None
+        }
+    }
+}
+
+/// The argument of personality(2).
+pub fn personality(
+    spec: Option<&oci_spec::runtime::LinuxPersonality>,
+    findings: &mut Findings,
+) -> Option<u64> {
+    let spec = spec?;
+    if spec.flags().as_ref().is_some_and(|flags| !flags.is_empty()) {
+        findings.problem("/linux/personality/flags", "no flag is defined");
+    }
+    Some(match spec.domain() {
+        LinuxPersonalityDomain::PerLinux => 0,
+        LinuxPersonalityDomain::PerLinux32 => 8,
+    })
+}

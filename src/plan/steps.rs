@@ -1,0 +1,230 @@
+//! The order of the child's acts. This list is the one place that decides it.
+
+use super::namespaces::Kind;
+use super::{Plan, Switch};
+use crate::error::At;
+
+/// One act, and the part of config.json that asks for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Step {
+    /// For messages; empty where no member asks for it.
+    pub at: At,
+    /// What to do.
+    pub act: Do,
+}
+
+/// What the child can do. Numbers are indices into the lists of the plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs, reason = "each is documented where it is done, in init")]
+pub enum Do {
+    JoinContainer,
+    JoinNamespace(usize),
+    NewCgroupNamespace,
+    NewSession,
+    Keyring,
+    Loopback,
+    Hostname,
+    Domainname,
+    Personality,
+    SlaveHostTree,
+    AttachRootfs,
+    Mount(usize),
+    DefaultLinks,
+    Device(usize),
+    Sysctl(usize),
+    RuntimeHooks,
+    ContainerHooks(usize),
+    MakeCwd,
+    Console,
+    SwitchRoot,
+    RootfsPropagation,
+    RootReadonly,
+    ReadonlyPath(usize),
+    MaskedPath(usize),
+    Label,
+    Stdio,
+    Rlimit(usize),
+    Umask,
+    BoundingSet,
+    Ids,
+    Cwd,
+    Program,
+    CloseDescriptors,
+    SeccompPrivileged,
+    Capabilities,
+    NoNewPrivs,
+    CheckIdentity,
+    Ready,
+    WaitForStart,
+    StartHooks(usize),
+    Seccomp,
+    Execve,
+}
+
+/// The acts of `create`'s child, in order.
+///
+/// Why this order: namespaces before what is set in them; sources were opened before all of this
+/// (CVE-2021-30465); sysctls through a private procfs before masks; hooks before the root switch, as
+/// the spec says; masks when every mount is there; limits and identity last, because they would hinder
+/// our own work; seccomp after everything that needs a call the profile may forbid.
+#[must_use]
+pub fn create(plan: &Plan) -> Vec<Step> {
+    let mut list = Vec::with_capacity(96);
+    namespaces(plan, &mut list);
+    rootfs(plan, &mut list);
+    if let Some(process) = &plan.process {
+        identity(process, &plan.seccomp, &mut list);
+    } else {
+        push(&mut list, "", Do::CloseDescriptors);
+        push(&mut list, "", Do::Ready);
+        push(&mut list, "", Do::WaitForStart);
+        return list;
+    }
+    push(&mut list, "", Do::Ready);
+    push(&mut list, "", Do::WaitForStart);
+    for (index, hook) in plan.hooks.start_container.iter().enumerate() {
+        list.push(Step { at: hook.at, act: Do::StartHooks(index) });
+    }
+    run(plan.process.as_ref(), plan.seccomp.is_some(), &mut list);
+    list
+}
+
+/// The acts of `exec`'s child in a container that is there.
+#[must_use]
+pub fn exec(
+    process: &super::process::Process,
+    seccomp: &Option<crate::seccomp::Program>,
+    keyring: bool,
+) -> Vec<Step> {
+    let mut list = Vec::with_capacity(24);
+    push(&mut list, "", Do::JoinContainer);
+    push(&mut list, "", Do::NewSession);
+    if keyring {
+        push(&mut list, "", Do::Keyring);
+    }
+    if process.terminal {
+        push(&mut list, "/process/terminal", Do::Console);
+    }
+    identity(process, seccomp, &mut list);
+    run(Some(process), seccomp.is_some(), &mut list);
+    list
+}
+
+fn push(list: &mut Vec<Step>, at: &'static str, act: Do) {
+    list.push(Step { at: At::of(at), act });
+}
+
+fn namespaces(plan: &Plan, list: &mut Vec<Step>) {
+    for (index, joined) in plan.namespaces.joined.iter().enumerate() {
+        // The parent has lent the others to the clone; these it may not enter itself.
+        if matches!(joined.kind, Kind::Mount | Kind::Cgroup | Kind::Time) {
+            list.push(Step { at: joined.at, act: Do::JoinNamespace(index) });
+        }
+    }
+    if plan.namespaces.is_new(Kind::Cgroup) {
+        push(list, "/linux/namespaces", Do::NewCgroupNamespace);
+    }
+    push(list, "", Do::NewSession);
+    if plan.keyring {
+        push(list, "", Do::Keyring);
+    }
+    if plan.namespaces.is_new(Kind::Network) {
+        push(list, "/linux/namespaces", Do::Loopback);
+    }
+    if plan.hostname.is_some() {
+        push(list, "/hostname", Do::Hostname);
+    }
+    if plan.domainname.is_some() {
+        push(list, "/domainname", Do::Domainname);
+    }
+    if plan.personality.is_some() {
+        push(list, "/linux/personality", Do::Personality);
+    }
+}
+
+fn rootfs(plan: &Plan, list: &mut Vec<Step>) {
+    if plan.switch != Switch::Chroot {
+        push(list, "/linux/rootfsPropagation", Do::SlaveHostTree);
+        push(list, "/root/path", Do::AttachRootfs);
+    }
+    for (index, mount) in plan.mounts.iter().enumerate() {
+        list.push(Step { at: mount.at, act: Do::Mount(index) });
+    }
+    for (index, device) in plan.devices.iter().enumerate() {
+        list.push(Step { at: device.at, act: Do::Device(index) });
+    }
+    if plan.dev_links {
+        push(list, "", Do::DefaultLinks);
+    }
+    for (index, _) in plan.sysctls.iter().enumerate() {
+        push(list, "/linux/sysctl", Do::Sysctl(index));
+    }
+    if plan.process.as_ref().is_some_and(|process| process.terminal) {
+        push(list, "/process/terminal", Do::Console);
+    }
+    if !plan.hooks.prestart.is_empty() || !plan.hooks.create_runtime.is_empty() {
+        push(list, "/hooks", Do::RuntimeHooks);
+    }
+    for (index, hook) in plan.hooks.create_container.iter().enumerate() {
+        list.push(Step { at: hook.at, act: Do::ContainerHooks(index) });
+    }
+    if plan.process.is_some() {
+        push(list, "/process/cwd", Do::MakeCwd);
+    }
+    push(list, "/root/path", Do::SwitchRoot);
+    if plan.rootfs_propagation.is_some() {
+        push(list, "/linux/rootfsPropagation", Do::RootfsPropagation);
+    }
+    for (index, hidden) in plan.readonly.iter().enumerate() {
+        list.push(Step { at: hidden.at, act: Do::ReadonlyPath(index) });
+    }
+    for (index, hidden) in plan.masked.iter().enumerate() {
+        list.push(Step { at: hidden.at, act: Do::MaskedPath(index) });
+    }
+    if plan.root_readonly {
+        push(list, "/root/readonly", Do::RootReadonly);
+    }
+}
+
+/// From root of the container to its user. With `no_new_privs` false a filter may be loaded only with
+/// `CAP_SYS_ADMIN`, so it comes before the last capabilities go, and nothing but these two calls runs
+/// under it before execve (a profile that predates `close_range` must not break us).
+fn identity(
+    process: &super::process::Process,
+    seccomp: &Option<crate::seccomp::Program>,
+    list: &mut Vec<Step>,
+) {
+    if process.apparmor.is_some() || process.selinux.is_some() {
+        let at = if process.apparmor.is_some() {
+            "/process/apparmorProfile"
+        } else {
+            "/process/selinuxLabel"
+        };
+        push(list, at, Do::Label);
+    }
+    push(list, "", Do::Stdio);
+    for (index, limit) in process.rlimits.iter().enumerate() {
+        list.push(Step { at: limit.at, act: Do::Rlimit(index) });
+    }
+    push(list, "/process/user/umask", Do::Umask);
+    push(list, "/process/capabilities/bounding", Do::BoundingSet);
+    push(list, "/process/user", Do::Ids);
+    push(list, "/process/cwd", Do::Cwd);
+    push(list, "/process/args/0", Do::Program);
+    push(list, "", Do::CloseDescriptors);
+    if seccomp.is_some() && !process.no_new_privs {
+        push(list, "/linux/seccomp", Do::SeccompPrivileged);
+    }
+    push(list, "/process/capabilities", Do::Capabilities);
+    if process.no_new_privs {
+        push(list, "/process/noNewPrivileges", Do::NoNewPrivs);
+        push(list, "/process", Do::CheckIdentity);
+    }
+}
+
+fn run(process: Option<&super::process::Process>, seccomp: bool, list: &mut Vec<Step>) {
+    if seccomp && process.is_some_and(|process| process.no_new_privs) {
+        push(list, "/linux/seccomp", Do::Seccomp);
+    }
+    push(list, "/process/args/0", Do::Execve);
+}

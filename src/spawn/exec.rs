@@ -1,0 +1,161 @@
+//! The parent of exec: one clone into a container that is there.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+
+use super::borrow::Borrow;
+use super::protocol::{self, Message};
+use super::{Created, end_child, render, schedule, send_fd, set_oom_score_adj, write_pid_file};
+use crate::cgroup::Group;
+use crate::container::Container;
+use crate::error::{Error, NOT_RUNNING, Result};
+use crate::init::{self, Child, Join, Work};
+use crate::plan::exec::ExecPlan;
+use crate::plan::namespaces::{KINDS, Kind};
+use crate::sys;
+
+/// What exec is asked to do besides the plan.
+#[derive(Debug, Default)]
+pub struct Request {
+    /// Where to write the pid, absolute.
+    pub pid_file: Option<PathBuf>,
+    /// Who gets the terminal.
+    pub console_socket: Option<PathBuf>,
+    /// Who gets the pidfd.
+    pub pidfd_socket: Option<PathBuf>,
+    /// Descriptors from 3 on that are the process'.
+    pub inherited: u32,
+    /// What they mean, for its environment.
+    pub extra_env: Vec<String>,
+    /// Sub-cgroup of the container's, relative.
+    pub cgroup: Option<String>,
+}
+
+/// Runs the planned process in the container; returns once it is the program.
+pub fn exec(container: &Container, plan: &ExecPlan, request: &Request) -> Result<Created> {
+    let init =
+        container.init()?.ok_or_else(|| Error::text("cannot exec in a stopped container"))?;
+    let pid = container.pid();
+    let mask = foreign_namespaces(pid)?;
+    let root = if container.state.chroot { Some(root_of(pid)?) } else { None };
+    let group = container.cgroup()?;
+    let (socket, theirs) = sys::socket::seqpacket_pair()?;
+    let child = Child {
+        id: &container.state.id,
+        steps: &plan.steps,
+        process: Some(&plan.process),
+        seccomp: plan.seccomp.as_ref(),
+        create: None,
+        join: Some(Join { init: init.as_fd(), mask: mask & !libc::CLONE_NEWPID, root }),
+        socket: Some(theirs),
+        tasks: group.as_ref().map(Group::tasks).transpose()?.unwrap_or_default(),
+        first_fd: 3 + request.inherited,
+        extra_env: request.extra_env.clone(),
+        work: Work::default(),
+    };
+    let cloned = clone(child, init.as_fd(), mask, group.as_ref(), pid)?;
+    match attend(plan, request, &cloned, &socket) {
+        Ok(terminal) => Ok(Created { pid: cloned.pid, pidfd: cloned.pidfd, terminal }),
+        Err(error) => Err(super::also(error, end_child(&cloned))),
+    }
+}
+
+/// The `CLONE_NEW*` kinds in which the container's init differs from us; user namespaces compare too,
+/// because joining one's own is refused by the kernel.
+fn foreign_namespaces(pid: i32) -> Result<i32> {
+    let mut mask = 0;
+    for kind in KINDS {
+        let file = format!("/proc/{pid}/ns/{}", kind.file());
+        let theirs = match sys::fs::statat(sys::fs::CWD, &sys::cstr("stat", file)?, 0) {
+            Ok(stat) => stat,
+            // A kernel without this kind has one for all.
+            Err(error) if error.errno == libc::ENOENT && kind == Kind::Time => continue,
+            Err(error) if matches!(error.errno, libc::ENOENT | libc::ESRCH) => {
+                return Err(Error::text(NOT_RUNNING));
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let ours = sys::cstr("stat", format!("/proc/self/ns/{}", kind.file()))?;
+        let ours = sys::fs::statat(sys::fs::CWD, &ours, 0)?;
+        if (ours.st_dev, ours.st_ino) != (theirs.st_dev, theirs.st_ino) {
+            mask |= kind.flag();
+        }
+    }
+    Ok(mask)
+}
+
+fn root_of(pid: i32) -> Result<OwnedFd> {
+    let path = sys::cstr("open", format!("/proc/{pid}/root"))?;
+    Ok(sys::fs::open(&path, libc::O_PATH | libc::O_DIRECTORY)?)
+}
+
+/// Clones into the container's pid namespace and v2 cgroup.
+fn clone(
+    child: Child<'_>,
+    init: BorrowedFd<'_>,
+    mask: i32,
+    group: Option<&Group>,
+    pid: i32,
+) -> Result<sys::process::Child> {
+    // From its first moment the child is visible to the container, which may trace what is dumpable.
+    sys::process::set_dumpable(false)?;
+    let pid_namespace: &[(Kind, BorrowedFd<'_>)] =
+        if mask & libc::CLONE_NEWPID != 0 { &[(Kind::Pid, init)] } else { &[] };
+    let borrow = Borrow::enter(pid_namespace)?;
+    let into = group.and_then(Group::clone_into);
+    let cloned = match (sys::process::clone3(0, into), group) {
+        // The container has made sub-cgroups with controllers (systemd, nested engines): a cgroup with
+        // children holds no processes. Init lives in one that does.
+        (Err(error), Some(group)) if error.errno == libc::EBUSY => {
+            let inner = group.v2_dir_of(pid)?;
+            sys::process::clone3(0, Some(inner.as_fd()))
+        }
+        (result, _) => result,
+    };
+    let cloned = match cloned {
+        // The pid namespace's init has died.
+        Err(error) if error.errno == libc::ENOMEM && mask & libc::CLONE_NEWPID != 0 => {
+            return Err(Error::text(NOT_RUNNING));
+        }
+        result => result?,
+    };
+    let Some(cloned) = cloned else {
+        std::mem::forget(borrow);
+        init::run(child)
+    };
+    drop(borrow);
+    drop(child);
+    Ok(cloned)
+}
+
+/// Drives the child to execve; the end of its socket is success.
+fn attend(
+    plan: &ExecPlan,
+    request: &Request,
+    child: &sys::process::Child,
+    socket: &OwnedFd,
+) -> Result<Option<OwnedFd>> {
+    set_oom_score_adj(child.pid, &plan.process)?;
+    schedule(child.pid, &plan.process)?;
+    protocol::send(socket.as_fd(), &Message::Go)?;
+    let mut terminal = None;
+    loop {
+        match protocol::receive(socket.as_fd())? {
+            Message::Console(master) => terminal = Some(master),
+            Message::Failed(failure) => return Err(Error::Text(render(&plan.steps, &failure))),
+            Message::End => break,
+            _ => return Err(Error::text("the child spoke out of turn")),
+        }
+    }
+    if let (Some(path), Some(master)) = (&request.console_socket, &terminal) {
+        crate::console::send(path, master)?;
+        terminal = None;
+    }
+    if let Some(path) = &request.pidfd_socket {
+        send_fd(path, child.pidfd.as_fd(), "pidfd")?;
+    }
+    if let Some(path) = &request.pid_file {
+        write_pid_file(path, child.pid, "exec")?;
+    }
+    Ok(terminal)
+}

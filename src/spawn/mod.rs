@@ -1,0 +1,523 @@
+//! The parent of create and exec: [`create`] is the list of its acts.
+//!
+//! Owns: the order of effects and their undoing. Intent is recorded before the first effect, so that
+//! `delete --force` can finish from wherever a crash left it. Must not: interpret config.json.
+
+pub mod borrow;
+pub mod exec;
+pub mod prepare;
+pub mod protocol;
+pub mod seal;
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::cgroup::Group;
+
+use crate::container::{self, Status};
+use crate::error::{Error, Result};
+use crate::host::Host;
+use crate::init::{self, Child, Work};
+use crate::plan::Plan;
+use crate::plan::namespaces::Kind;
+use crate::plan::process::Process;
+use crate::plan::steps::Step;
+use crate::state::{self, Pid, State};
+use crate::sys;
+use crate::sys::process::Exit;
+use borrow::Borrow;
+use prepare::Prepared;
+use protocol::{Failure, Message};
+
+/// How long undoing may wait for processes and cgroups to go.
+pub const UNDO_DEADLINE: Duration = Duration::from_secs(10);
+
+/// What create is asked to do besides the plan.
+#[derive(Debug)]
+pub struct Request<'a> {
+    /// The state root, absolute.
+    pub root: &'a Path,
+    /// The bytes of config.json.
+    pub config: &'a [u8],
+    /// Its `ociVersion`.
+    pub oci_version: &'a str,
+    /// Its annotations, for hooks.
+    pub annotations: &'a Value,
+    /// Where to write the pid, absolute.
+    pub pid_file: Option<PathBuf>,
+    /// Who gets the terminal.
+    pub console_socket: Option<PathBuf>,
+    /// Who gets the pidfd.
+    pub pidfd_socket: Option<PathBuf>,
+    /// Descriptors from 3 on that are the container's.
+    pub inherited: u32,
+    /// What they mean, for its environment.
+    pub extra_env: Vec<String>,
+}
+
+/// A created container, waiting at its gate.
+#[derive(Debug)]
+pub struct Created {
+    /// Its init, a child of this process.
+    pub pid: i32,
+    /// Its init.
+    pub pidfd: OwnedFd,
+    /// The master of its terminal, if nobody else got it.
+    pub terminal: Option<OwnedFd>,
+}
+
+/// Makes a container up to its gate, or leaves nothing.
+pub fn create(plan: &Plan, host: &Host, request: &Request<'_>) -> Result<Created> {
+    let prepared = prepare::prepare(plan)?;
+    let mut making = Making::reserve(plan, host, request)?;
+    match making.make(plan, host, request, prepared) {
+        Ok(created) => Ok(created),
+        Err(error) => Err(making.undo(plan, error)),
+    }
+}
+
+/// What hooks read on stdin.
+#[derive(Debug)]
+pub struct HookState<'a> {
+    state: State,
+    annotations: &'a Value,
+}
+
+impl HookState<'_> {
+    /// The state of runtime.md, with a pid as the hook sees it.
+    #[must_use]
+    pub fn json(&self, status: &str, pid: i32) -> String {
+        let mut json = container::oci_state(&self.state, Status::Creating, pid, self.annotations);
+        if let Some(object) = json.as_object_mut() {
+            object.insert("status".into(), status.into());
+        }
+        json.to_string()
+    }
+}
+
+/// A container in the making: what has been done, for the case that it must be undone.
+#[derive(Debug)]
+struct Making<'a> {
+    request: &'a Request<'a>,
+    root: OwnedFd,
+    dir: OwnedFd,
+    state: State,
+    child: Option<sys::process::Child>,
+    /// Its cgroups are there; a failed Group::create has cleaned up after itself.
+    placed: bool,
+    /// Runtime hooks have run, so that poststop hooks are due when it fails (decided order).
+    hooked: bool,
+    terminal: Option<OwnedFd>,
+}
+
+impl<'a> Making<'a> {
+    /// Reserves the id by making its directory, and records what is intended.
+    fn reserve(plan: &Plan, host: &Host, request: &'a Request<'a>) -> Result<Self> {
+        let root = container::make_root(request.root)?;
+        let name = sys::cstr("mkdir", &plan.id)?;
+        match sys::fs::mkdirat(root.as_fd(), &name, 0o700) {
+            Err(error) if error.errno == libc::EEXIST => {
+                return Err(Error::text("container with given ID already exists"));
+            }
+            result => result.map_err(Error::at("state directory"))?,
+        }
+        let reserved = Self::record(plan, host, request, &root);
+        match reserved {
+            Ok((dir, state)) => Ok(Self {
+                request,
+                root,
+                dir,
+                state,
+                child: None,
+                placed: false,
+                hooked: false,
+                terminal: None,
+            }),
+            Err(error) => Err(also(error, container::remove_dir(root.as_fd(), &plan.id))),
+        }
+    }
+
+    fn record(
+        plan: &Plan,
+        host: &Host,
+        request: &Request<'_>,
+        root: &OwnedFd,
+    ) -> Result<(OwnedFd, State)> {
+        let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW;
+        let dir = sys::fs::openat(root.as_fd(), &sys::cstr("open", &plan.id)?, flags, 0)?;
+        let state = State {
+            id: plan.id.clone(),
+            oci_version: request.oci_version.to_owned(),
+            bundle: plan.bundle.clone(),
+            rootfs: plan.rootfs.clone(),
+            boot: state::boot_id()?,
+            creator: Some(state::identify(sys::process::getpid())?),
+            init: None,
+            created: String::new(),
+            cgroup: plan.cgroup.record(&host.cgroups),
+            seccomp_flags: plan.seccomp.as_ref().map(|program| program.flags),
+            own_pid_namespace: plan.namespaces.is_new(Kind::Pid),
+            keyring: plan.keyring,
+            chroot: plan.switch == crate::plan::Switch::Chroot,
+            pid_file: request.pid_file.clone(),
+            owner: owner(host.euid),
+        };
+        state.save(dir.as_fd())?;
+        Ok((dir, state))
+    }
+
+    /// The parent's acts in order. Whatever fails, [`Making::undo`] follows.
+    fn make(
+        &mut self,
+        plan: &Plan,
+        host: &Host,
+        request: &Request<'_>,
+        prepared: Prepared,
+    ) -> Result<Created> {
+        self.keep_files(plan, request)?;
+        let gate = self.fifo(c"gate")?;
+        let error = self.fifo(c"error")?;
+        let group = Group::create(&plan.cgroup, &host.cgroups)?;
+        self.state.cgroup = group.record();
+        self.placed = true;
+        let mounts = init::cgroup_mounts(&self.state.cgroup, plan)?;
+        let (socket, theirs) = sys::socket::seqpacket_pair()?;
+        let oci_state = HookState { state: self.state.clone(), annotations: request.annotations };
+        let staging = sys::cstr("mount", request.root.join(&plan.id).as_os_str().as_bytes())?;
+        let child = Child {
+            id: &plan.id,
+            steps: &plan.steps,
+            process: plan.process.as_ref(),
+            seccomp: plan.seccomp.as_ref(),
+            create: Some(init::Create {
+                plan,
+                prepared: &prepared,
+                cgroup_mounts: &mounts,
+                gate,
+                error,
+                state: &oci_state,
+                staging: &staging,
+            }),
+            join: None,
+            socket: Some(theirs),
+            tasks: group.tasks()?,
+            first_fd: 3 + request.inherited,
+            extra_env: request.extra_env.clone(),
+            work: Work::default(),
+        };
+        self.clone_init(plan, &prepared, &group, child, &socket)?;
+        drop((mounts, prepared));
+        self.place(plan, &group)?;
+        protocol::send(socket.as_fd(), &Message::Go)?;
+        self.attend(plan, &socket, &oci_state)?;
+        self.commit(plan, request)
+    }
+
+    /// What exec and later commands need: the configuration's own bytes and the compiled filter.
+    fn keep_files(&self, plan: &Plan, request: &Request<'_>) -> Result<()> {
+        state::write_file(self.dir.as_fd(), c"config.json", request.config)?;
+        if let Some(program) = &plan.seccomp {
+            state::write_file(
+                self.dir.as_fd(),
+                c"seccomp.bpf",
+                &crate::seccomp::to_bytes(program),
+            )?;
+        }
+        Ok(())
+    }
+
+    /// A FIFO of the state directory, open for both sides: init holds it so that it never sees an end.
+    fn fifo(&self, name: &std::ffi::CStr) -> Result<OwnedFd> {
+        sys::fs::mknodat(self.dir.as_fd(), name, libc::S_IFIFO | 0o600, 0)?;
+        Ok(sys::fs::openat(self.dir.as_fd(), name, libc::O_RDWR | libc::O_NOFOLLOW, 0)?)
+    }
+
+    /// Clones init into its namespaces and its v2 cgroup, and records its pid.
+    fn clone_init(
+        &mut self,
+        plan: &Plan,
+        prepared: &Prepared,
+        group: &Group,
+        child: Child<'_>,
+        socket: &OwnedFd,
+    ) -> Result<()> {
+        let joined: Vec<(Kind, BorrowedFd<'_>)> = plan
+            .namespaces
+            .joined
+            .iter()
+            .zip(&prepared.namespaces)
+            .filter(|(joined, _)| borrow::is_lendable(joined.kind))
+            .map(|(joined, file)| (joined.kind, file.as_fd()))
+            .collect();
+        if joined.iter().any(|(kind, _)| *kind == Kind::Pid) {
+            // Others in that pid namespace see the child from its first moment.
+            sys::process::set_dumpable(false)?;
+        }
+        // The child's current directory, in its own mount namespace, is where the rootfs goes.
+        sys::fs::fchdir(prepared.rootfs.as_fd())?;
+        let borrow = Borrow::enter(&joined)?;
+        let cloned = clone_into(clone_flags(plan), group)?;
+        let Some(cloned) = cloned else {
+            std::mem::forget(borrow);
+            init::run(child)
+        };
+        drop(borrow);
+        drop(child);
+        sys::fs::chdir(&sys::cstr("chdir", plan.bundle.as_os_str().as_bytes())?)?;
+        let pid = cloned.pid;
+        self.child = Some(cloned);
+        self.state.init = Some(state::identify(pid)?);
+        // A child that has died already is told by its socket.
+        let _: &OwnedFd = socket;
+        self.state.save(self.dir.as_fd())
+    }
+
+    /// What only the parent can do to the child before it begins.
+    fn place(&self, plan: &Plan, group: &Group) -> Result<()> {
+        group.apply_late(&plan.cgroup)?;
+        let Some(process) = &plan.process else { return Ok(()) };
+        set_oom_score_adj(self.pid(), process)
+    }
+
+    fn pid(&self) -> i32 {
+        self.child.as_ref().map_or(0, |child| child.pid)
+    }
+
+    /// Drives the child to Ready.
+    fn attend(&mut self, plan: &Plan, socket: &OwnedFd, oci_state: &HookState<'_>) -> Result<()> {
+        loop {
+            match protocol::receive(socket.as_fd())? {
+                Message::Ready => return Ok(()),
+                Message::Console(master) => self.terminal = Some(master),
+                Message::AtHooks => {
+                    let state = oci_state.json("creating", self.pid());
+                    self.hooked = true;
+                    crate::hooks::run_all(&plan.hooks.prestart, &state)?;
+                    crate::hooks::run_all(&plan.hooks.create_runtime, &state)?;
+                    protocol::send(socket.as_fd(), &Message::HooksDone)?;
+                }
+                Message::Failed(failure) => {
+                    self.hooked |= !plan.hooks.create_container.is_empty();
+                    return Err(Error::Text(render(&plan.steps, &failure)));
+                }
+                Message::End => return Err(self.died()?),
+                Message::Go | Message::HooksDone => {
+                    return Err(Error::text("the child spoke out of turn"));
+                }
+            }
+        }
+    }
+
+    /// The child is gone without a word.
+    fn died(&mut self) -> Result<Error> {
+        let Some(child) = self.child.take() else {
+            return Ok(Error::text("container init is gone"));
+        };
+        let exit = sys::process::wait(child.pidfd.as_fd(), true)?;
+        let oom = Group::open(&self.state.cgroup)?.and_then(|group| group.oom_kills()).unwrap_or(0);
+        Ok(match exit {
+            Some(Exit::Signal(libc::SIGKILL)) if oom > 0 => {
+                Error::text("container init was OOM-killed (memory limit too low?)")
+            }
+            Some(exit) => Error::text(format!("container init ended early: {exit}")),
+            None => Error::text("container init ended early"),
+        })
+    }
+
+    /// Init waits at its gate: hand out what others wait for, then make it official. The pid file comes
+    /// last of what can fail, as its existence means success.
+    fn commit(&mut self, plan: &Plan, request: &Request<'_>) -> Result<Created> {
+        if let Some(process) = &plan.process {
+            schedule(self.pid(), process)?;
+        }
+        if let (Some(socket), Some(terminal)) = (&request.console_socket, &self.terminal) {
+            crate::console::send(socket, terminal)?;
+            self.terminal = None;
+        }
+        let child = self.child.as_ref().ok_or_else(|| Error::text("container init is gone"))?;
+        if let Some(socket) = &request.pidfd_socket {
+            send_fd(socket, child.pidfd.as_fd(), "pidfd")?;
+        }
+        self.state.created = state::now_rfc3339();
+        self.state.creator = None;
+        self.state.save(self.dir.as_fd())?;
+        if let Some(path) = &request.pid_file {
+            write_pid_file(path, child.pid, &self.state.id)?;
+        }
+        let child = self.child.take().ok_or_else(|| Error::text("container init is gone"))?;
+        Ok(Created { pid: child.pid, pidfd: child.pidfd, terminal: self.terminal.take() })
+    }
+
+    /// Takes back everything, in reverse, and adds to the error what could not be.
+    fn undo(mut self, plan: &Plan, error: Error) -> Error {
+        let mut error = error;
+        if let Some(child) = self.child.take() {
+            error = also(error, end_child(&child));
+        }
+        if self.placed {
+            error = also(error, crate::cgroup::remove(&self.state.cgroup, true, UNDO_DEADLINE));
+        }
+        if self.hooked && !plan.hooks.poststop.is_empty() {
+            let state =
+                container::oci_state(&self.state, Status::Stopped, 0, self.request.annotations);
+            error = also(error, crate::hooks::run_all(&plan.hooks.poststop, &state.to_string()));
+        }
+        if let Some(path) = &self.state.pid_file {
+            error = also(error, remove_own_pid_file(path, self.state.init));
+        }
+        also(error, container::remove_dir(self.root.as_fd(), &self.state.id))
+    }
+}
+
+/// Adds a failure of undoing to the failure that made it necessary.
+fn also(error: Error, undo: Result<()>) -> Error {
+    match undo {
+        Ok(()) => error,
+        Err(left) => Error::text(format!("{error}; undoing: {left}")),
+    }
+}
+
+fn owner(euid: u32) -> String {
+    if euid == 0 { "root".to_owned() } else { euid.to_string() }
+}
+
+/// Kills a child and waits until it is gone.
+fn end_child(child: &sys::process::Child) -> Result<()> {
+    match sys::process::pidfd_send_signal(child.pidfd.as_fd(), libc::SIGKILL) {
+        // Dead already, and waiting to be waited for.
+        Err(error) if error.errno == libc::ESRCH => {}
+        result => result?,
+    }
+    sys::process::wait(child.pidfd.as_fd(), true)?;
+    Ok(())
+}
+
+fn clone_flags(plan: &Plan) -> u64 {
+    // The cgroup namespace is made by the child once it is in its cgroup: its root is where one is.
+    plan.namespaces
+        .new
+        .iter()
+        .filter(|kind| **kind != Kind::Cgroup)
+        .fold(0, |flags, kind| flags | u64::from(kind.flag().cast_unsigned()))
+}
+
+/// clone3, on v2 straight into the cgroup. `None` is the child.
+fn clone_into(flags: u64, group: &Group) -> Result<Option<sys::process::Child>> {
+    match sys::process::clone3(flags, group.clone_into()) {
+        // The parent cgroup is threaded, so a new one below it starts as invalid for processes.
+        Err(error) if error.errno == libc::EOPNOTSUPP && group.clone_into().is_some() => {
+            group.make_threaded()?;
+            Ok(sys::process::clone3(flags, group.clone_into())?)
+        }
+        result => Ok(result?),
+    }
+}
+
+/// Tells a child's failure with the step it was at.
+#[must_use]
+pub fn render(steps: &[Step], failure: &Failure) -> String {
+    let text = failure.text.as_str();
+    let at = usize::try_from(failure.step).ok().and_then(|index| steps.get(index));
+    match at.map(|step| step.at.to_string()).filter(|at| !at.is_empty()) {
+        // Some texts begin with their place: a hook's, and those engines look for.
+        Some(at) if !text.starts_with('/') && !text.starts_with("exec: ") => {
+            format!("{at}: {text}")
+        }
+        _ => text.to_owned(),
+    }
+}
+
+/// Sets `oom_score_adj` of a child that waits for Go.
+pub fn set_oom_score_adj(pid: i32, process: &Process) -> Result<()> {
+    let Some(score) = process.oom_score_adj else { return Ok(()) };
+    let path = sys::cstr("open", format!("/proc/{pid}/oom_score_adj"))?;
+    sys::fs::open(&path, libc::O_WRONLY)
+        .and_then(|file| sys::fs::write_all(file.as_fd(), score.to_string().as_bytes()))
+        .map_err(|error| Error::at("/process/oomScoreAdj")(error.about(score)))
+}
+
+/// Scheduling of a child that has done its own work: a `SCHED_DEADLINE` task could not have forked.
+pub fn schedule(pid: i32, process: &Process) -> Result<()> {
+    if let Some(attr) = &process.scheduler {
+        sys::sched::sched_setattr(pid, attr).map_err(Error::at("/process/scheduler"))?;
+    }
+    if let Some(value) = process.io_priority {
+        sys::sched::ioprio_set(pid, value).map_err(Error::at("/process/ioPriority"))?;
+    }
+    Ok(())
+}
+
+/// Sends one descriptor to a listening socket, with a name as engines expect.
+pub fn send_fd(socket: &Path, fd: BorrowedFd<'_>, name: &str) -> Result<()> {
+    let connection = sys::socket::connect(socket)?;
+    Ok(sys::socket::send(connection.as_fd(), name.as_bytes(), &[fd])?)
+}
+
+/// Writes a pid as digits and nothing else (engines parse without trimming), in one step. `owner` is
+/// whose pid it is, so that a temporary file that a crash leaves can be found again.
+pub fn write_pid_file(path: &Path, pid: i32, owner: &str) -> Result<()> {
+    let (dir, name, temporary) = pid_file_names(path, owner)?;
+    let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC | libc::O_NOFOLLOW;
+    let file =
+        sys::fs::openat(dir.as_fd(), &temporary, flags, 0o644).map_err(Error::at("--pid-file"))?;
+    let written = sys::fs::write_all(file.as_fd(), pid.to_string().as_bytes())
+        .and_then(|()| sys::fs::renameat(dir.as_fd(), &temporary, &name));
+    written.map_err(|error| {
+        let error = Error::at("--pid-file")(error);
+        let removed = sys::fs::unlinkat(dir.as_fd(), &temporary, 0);
+        also(error, removed.map_err(Into::into))
+    })
+}
+
+/// A pid file's directory, its name, and the name it has until it is complete.
+fn pid_file_names(path: &Path, owner: &str) -> Result<(OwnedFd, CString, CString)> {
+    let parent = path.parent().unwrap_or(Path::new("/"));
+    let name = path.file_name().ok_or_else(|| Error::text("--pid-file: names no file"))?;
+    let parent = sys::cstr("open", parent.as_os_str().as_bytes())?;
+    let dir = sys::fs::open(&parent, libc::O_RDONLY | libc::O_DIRECTORY)
+        .map_err(Error::at("--pid-file"))?;
+    // Short whatever the id's length, and the same for the same container and file (FNV-1a).
+    let hash = owner
+        .bytes()
+        .chain([0])
+        .chain(name.as_bytes().iter().copied())
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+    let temporary = sys::cstr("open", format!(".onggi-{hash:016x}"))?;
+    Ok((dir, sys::cstr("rename", name.as_bytes())?, temporary))
+}
+
+/// Takes away the unfinished pid file of a create that was killed.
+pub fn remove_temporary_pid_file(path: &Path, owner: &str) -> Result<()> {
+    let (dir, _, temporary) = match pid_file_names(path, owner) {
+        Ok(names) => names,
+        // Its directory has gone, and with it the file.
+        Err(error) if error.errno() == Some(libc::ENOENT) => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    match sys::fs::unlinkat(dir.as_fd(), &temporary, 0) {
+        Err(error) if error.errno != libc::ENOENT => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Takes away a pid file that holds our pid; engines make it empty beforehand, and that one stays.
+pub fn remove_own_pid_file(path: &Path, pid: Option<Pid>) -> Result<()> {
+    let name = sys::cstr("open", path.as_os_str().as_bytes())?;
+    let file = match sys::fs::open(&name, libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK) {
+        Ok(file) => file,
+        Err(error) if matches!(error.errno, libc::ENOENT | libc::ELOOP) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    let content = sys::fs::read_to_end(file.as_fd(), 64).unwrap_or_default();
+    if pid.is_some_and(|pid| content == pid.pid.to_string().as_bytes()) {
+        sys::fs::unlinkat(sys::fs::CWD, &name, 0)?;
+    }
+    Ok(())
+}

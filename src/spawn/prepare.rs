@@ -1,0 +1,164 @@
+//! The parent's preparations: everything of the host that the child will need is opened here, before
+//! the first target inside the container is touched (CVE-2021-30465).
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use crate::error::{At, Error, Result};
+use crate::plan::mounts::{Mount, Source};
+use crate::plan::namespaces::{Joined, Kind, Namespaces};
+use crate::plan::{Plan, Switch};
+use crate::sys;
+use crate::sys::mount::MountAttr;
+
+/// What the child inherits, opened.
+#[derive(Debug)]
+pub struct Prepared {
+    /// The rootfs directory, for the child's current directory.
+    pub rootfs: OwnedFd,
+    /// A detached clone of the rootfs' mounts; none with [`Switch::Chroot`].
+    pub tree: Option<OwnedFd>,
+    /// For each mount of the plan, a detached clone of its source if it is a bind mount.
+    pub sources: Vec<Option<OwnedFd>>,
+    /// A detached clone of the host's /dev/null, to mask files with.
+    pub null: Option<OwnedFd>,
+    /// For each joined namespace of the plan, its file.
+    pub namespaces: Vec<OwnedFd>,
+}
+
+/// Opens everything the plan names on the host.
+pub fn prepare(plan: &Plan) -> Result<Prepared> {
+    let namespaces = join_files(&plan.namespaces)?;
+    foreign_sysctls(plan, &namespaces)?;
+    let rootfs = open_rootfs(&plan.rootfs)?;
+    let tree = match plan.switch {
+        Switch::Chroot => None,
+        _ => Some(
+            clone_tree(rootfs.as_fd(), c"", true, plan.propagation)
+                .map_err(Error::at("/root/path"))?,
+        ),
+    };
+    let sources = plan
+        .mounts
+        .iter()
+        .map(|mount| source(mount, plan.propagation))
+        .collect::<Result<Vec<_>>>()?;
+    let null = if plan.masked.is_empty() { None } else { Some(null_device(plan.propagation)?) };
+    Ok(Prepared { rootfs, tree, sources, null, namespaces })
+}
+
+/// The rootfs directory; a link as its last component is refused, for it could be changed.
+fn open_rootfs(path: &Path) -> Result<OwnedFd> {
+    let at = At::of("/root/path");
+    let name = sys::cstr("open", path.as_os_str().as_bytes()).map_err(Error::at(at))?;
+    let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW;
+    sys::fs::open(&name, flags).map_err(Error::at(at))
+}
+
+/// A detached clone that gives nothing back to the host: private or slave from the start.
+pub fn clone_tree(
+    dir: BorrowedFd<'_>,
+    path: &std::ffi::CStr,
+    recursive: bool,
+    propagation: u64,
+) -> sys::Result<OwnedFd> {
+    let all = if recursive { sys::mount::AT_RECURSIVE } else { 0 };
+    let empty = if path.is_empty() { sys::mount::AT_EMPTY_PATH } else { 0 };
+    let tree = sys::mount::open_tree(dir, path, sys::mount::OPEN_TREE_CLONE | all | empty)?;
+    let attr = MountAttr { propagation, ..MountAttr::default() };
+    sys::mount::mount_setattr(tree.as_fd(), all, &attr)?;
+    Ok(tree)
+}
+
+fn source(mount: &Mount, propagation: u64) -> Result<Option<OwnedFd>> {
+    let Source::Bind { path, recursive } = &mount.source else { return Ok(None) };
+    let at = mount.at.leaf("/source");
+    let name = sys::cstr("open_tree", path.as_os_str().as_bytes()).map_err(Error::at(at))?;
+    let tree = clone_tree(sys::fs::CWD, &name, *recursive, own_propagation(mount, propagation))
+        .map_err(Error::at(at))?;
+    if mount.destination == "/proc" {
+        only_a_whole_procfs(mount, &tree)?;
+    }
+    Ok(Some(tree))
+}
+
+/// The mount's own propagation for its whole tree, if it has one: a shared bind mount must never be
+/// slave in between, for it would stay one.
+fn own_propagation(mount: &Mount, otherwise: u64) -> u64 {
+    match mount.options.propagation.as_slice() {
+        [(flag, true)] if *flag != libc::MS_UNBINDABLE => *flag,
+        _ => otherwise,
+    }
+}
+
+/// On /proc only a real procfs may lie, whole (decision: rootless `--pid=host`).
+fn only_a_whole_procfs(mount: &Mount, tree: &OwnedFd) -> Result<()> {
+    const PROC_ROOT_INO: u64 = 1;
+    let real = sys::fs::fs_magic(tree.as_fd())? == libc::PROC_SUPER_MAGIC
+        && sys::fs::fstat(tree.as_fd())?.st_ino == PROC_ROOT_INO;
+    if real {
+        return Ok(());
+    }
+    Err(Error::text(format!("{}: only a procfs may be mounted on /proc", mount.at.leaf("/source"))))
+}
+
+/// The host's /dev/null, verified: the container's own may be anything (CVE-2025-31133).
+fn null_device(propagation: u64) -> Result<OwnedFd> {
+    let null = clone_tree(sys::fs::CWD, c"/dev/null", false, propagation)
+        .map_err(Error::at("/linux/maskedPaths"))?;
+    let stat = sys::fs::fstat(null.as_fd())?;
+    if stat.st_mode & libc::S_IFMT != libc::S_IFCHR || stat.st_rdev != libc::makedev(1, 3) {
+        return Err(Error::text("/linux/maskedPaths: the host's /dev/null is not the null device"));
+    }
+    Ok(null)
+}
+
+fn join_files(namespaces: &Namespaces) -> Result<Vec<OwnedFd>> {
+    namespaces.joined.iter().map(join_file).collect()
+}
+
+/// Opens a namespace file and checks its kind.
+fn join_file(joined: &Joined) -> Result<OwnedFd> {
+    let at = joined.at.leaf("/path");
+    let name = sys::cstr("open", joined.path.as_os_str().as_bytes()).map_err(Error::at(at))?;
+    // O_NONBLOCK: the path may be a FIFO.
+    let file = sys::fs::open(&name, libc::O_RDONLY | libc::O_NONBLOCK).map_err(Error::at(at))?;
+    let show = joined.path.display().to_string();
+    match sys::process::namespace_kind(file.as_fd()) {
+        Ok(kind) if kind == joined.kind.flag() => Ok(file),
+        Ok(_) => {
+            Err(Error::text(format!("{at}: {show} is not a {} namespace", joined.kind.name())))
+        }
+        Err(error) if error.errno == libc::ENOTTY => {
+            Err(Error::text(format!("{at}: {show} is not a namespace")))
+        }
+        Err(error) => Err(Error::at(at)(error)),
+    }
+}
+
+/// A sysctl of a joined namespace that is our own would change the host.
+fn foreign_sysctls(plan: &Plan, files: &[OwnedFd]) -> Result<()> {
+    for (joined, file) in plan.namespaces.joined.iter().zip(files) {
+        let Some(sysctl) = plan.sysctls.iter().find(|sysctl| sysctl.kind == joined.kind) else {
+            continue;
+        };
+        if is_ours(joined.kind, file.as_fd())? {
+            return Err(Error::text(format!(
+                "/linux/sysctl/{}: the joined {} namespace is the host's",
+                sysctl.name.escape_debug(),
+                joined.kind.name()
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a namespace file is the one this process is in.
+pub fn is_ours(kind: Kind, file: BorrowedFd<'_>) -> Result<bool> {
+    let path = CString::new(format!("/proc/self/ns/{}", kind.file())).unwrap_or_default();
+    let ours = sys::fs::statat(sys::fs::CWD, &path, 0)?;
+    let theirs = sys::fs::fstat(file)?;
+    Ok((ours.st_dev, ours.st_ino) == (theirs.st_dev, theirs.st_ino))
+}

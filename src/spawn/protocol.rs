@@ -1,0 +1,181 @@
+//! What parent and child say to each other between clone3 and the end of create.
+//!
+//! One `SOCK_SEQPACKET` pair; a 16-byte header, then a payload, then descriptors.
+//!
+//! | from | message | when | payload | next |
+//! |---|---|---|---|---|
+//! | parent | `Go` | always, when limits and the record are in place | – | child works through its steps |
+//! | child | `Console` | with a terminal | the pty's master | – |
+//! | child | `AtHooks` | if prestart or createRuntime hooks exist | – | `HooksDone` |
+//! | parent | `HooksDone` | after those hooks | – | child goes on |
+//! | child | `Ready` | create only | – | child waits at the gate, parent commits |
+//! | child | `Failed` | any time | step, errno, text | child ends |
+//! | either | end of file | the peer died, or (exec) execve succeeded | – | – |
+//!
+//! The common create has two messages, the common exec one. What the child says may be forged once
+//! the container's processes can reach it: lengths are bounded, texts are escaped when shown, and
+//! nothing in a message is believed beyond its step's failure.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use crate::sys::{self, Error, Result};
+
+/// Longest payload in bytes: a hook's last 4 KiB and the sentence around it.
+pub const PAYLOAD_MAX: usize = 4096 + 512;
+
+/// All messages.
+#[derive(Debug)]
+#[allow(missing_docs, reason = "see the table above")]
+pub enum Message {
+    Go,
+    Console(OwnedFd),
+    AtHooks,
+    HooksDone,
+    Ready,
+    Failed(Failure),
+    /// The peer has closed its end.
+    End,
+}
+
+/// What went wrong in the child.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// Index into the plan's steps.
+    pub step: u32,
+    /// The errno of the call, 0 where it was no call.
+    pub errno: i32,
+    /// The call and its argument, or the whole story.
+    pub text: String,
+}
+
+const GO: u32 = 1;
+const CONSOLE: u32 = 2;
+const AT_HOOKS: u32 = 3;
+const HOOKS_DONE: u32 = 4;
+const READY: u32 = 5;
+const FAILED: u32 = 6;
+const HEADER: usize = 16;
+
+fn header(tag: u32, step: u32, errno: i32, length: usize) -> [u8; HEADER] {
+    let mut bytes = [0u8; HEADER];
+    let length = u32::try_from(length).unwrap_or(0);
+    for (slot, word) in bytes.chunks_exact_mut(4).zip([tag, step, errno.cast_unsigned(), length]) {
+        slot.copy_from_slice(&word.to_le_bytes());
+    }
+    bytes
+}
+
+impl Failure {
+    /// The message in bytes; text beyond the limit is cut at its beginning, for the end tells the cause.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let text = self.text.as_bytes();
+        let text = text.get(text.len().saturating_sub(PAYLOAD_MAX)..).unwrap_or_default();
+        let mut bytes = header(FAILED, self.step, self.errno, text.len()).to_vec();
+        bytes.extend_from_slice(text);
+        bytes
+    }
+
+    /// Reads a message back; `None` where it is none.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let (header, payload) = bytes.split_first_chunk::<HEADER>()?;
+        let word = |index: usize| {
+            header.get(index * 4..)?.first_chunk::<4>().map(|word| u32::from_le_bytes(*word))
+        };
+        let length = usize::try_from(word(3)?).ok()?;
+        if word(0)? != FAILED || length > PAYLOAD_MAX || length != payload.len() {
+            return None;
+        }
+        Some(Self {
+            step: word(1)?,
+            errno: word(2)?.cast_signed(),
+            text: String::from_utf8_lossy(payload).into_owned(),
+        })
+    }
+}
+
+/// Sends one message.
+pub fn send(socket: BorrowedFd<'_>, message: &Message) -> Result<()> {
+    let plain = |tag| sys::socket::send(socket, &header(tag, 0, 0, 0), &[]);
+    match message {
+        Message::Go => plain(GO),
+        Message::Console(master) => {
+            sys::socket::send(socket, &header(CONSOLE, 0, 0, 0), &[master.as_fd()])
+        }
+        Message::AtHooks => plain(AT_HOOKS),
+        Message::HooksDone => plain(HOOKS_DONE),
+        Message::Ready => plain(READY),
+        Message::Failed(failure) => sys::socket::send(socket, &failure.encode(), &[]),
+        Message::End => Ok(()),
+    }
+}
+
+/// Receives one message; anything that is not in the table is `EPROTO`.
+pub fn receive(socket: BorrowedFd<'_>) -> Result<Message> {
+    let mut buffer = [0u8; HEADER + PAYLOAD_MAX];
+    let (length, mut fds) = sys::socket::receive(socket, &mut buffer)?;
+    decode(buffer.get(..length).unwrap_or_default(), fds.pop())
+        .ok_or_else(|| Error::new("recvmsg", "unknown message", libc::EPROTO))
+}
+
+fn decode(bytes: &[u8], fd: Option<OwnedFd>) -> Option<Message> {
+    if bytes.is_empty() {
+        return Some(Message::End);
+    }
+    let tag = bytes.first_chunk::<4>().map(|word| u32::from_le_bytes(*word))?;
+    if tag == FAILED {
+        return Failure::decode(bytes).map(Message::Failed);
+    }
+    if bytes.len() != HEADER {
+        return None;
+    }
+    match (tag, fd) {
+        (CONSOLE, Some(fd)) => Some(Message::Console(fd)),
+        (GO, None) => Some(Message::Go),
+        (AT_HOOKS, None) => Some(Message::AtHooks),
+        (HOOKS_DONE, None) => Some(Message::HooksDone),
+        (READY, None) => Some(Message::Ready),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_survive_the_socket() -> Result<()> {
+        let (ours, theirs) = sys::socket::seqpacket_pair()?;
+        let failure = Failure { step: 7, errno: libc::EPERM, text: "mount".into() };
+        for message in [Message::Go, Message::AtHooks, Message::HooksDone, Message::Ready] {
+            send(ours.as_fd(), &message)?;
+            let got = receive(theirs.as_fd())?;
+            assert_eq!(std::mem::discriminant(&got), std::mem::discriminant(&message));
+        }
+        send(ours.as_fd(), &Message::Failed(failure.clone()))?;
+        assert!(matches!(receive(theirs.as_fd())?, Message::Failed(got) if got == failure));
+        drop(ours);
+        assert!(matches!(receive(theirs.as_fd())?, Message::End));
+        Ok(())
+    }
+
+    #[test]
+    fn forged_messages_are_refused() {
+        assert!(decode(&[1, 0, 0], None).is_none());
+        assert!(decode(&header(99, 0, 0, 0), None).is_none());
+        assert!(decode(&header(CONSOLE, 0, 0, 0), None).is_none());
+        assert!(decode(&header(FAILED, 0, 0, 4000), None).is_none());
+        let mut long = header(FAILED, 0, 0, PAYLOAD_MAX + 1).to_vec();
+        long.extend(vec![b'x'; PAYLOAD_MAX + 1]);
+        assert!(decode(&long, None).is_none());
+    }
+
+    #[test]
+    fn a_long_failure_keeps_its_end() {
+        let text = format!("{}the cause", "x".repeat(PAYLOAD_MAX));
+        let failure = Failure { step: 1, errno: 0, text };
+        let back = Failure::decode(&failure.encode());
+        assert!(back.is_some_and(|back| back.text.ends_with("the cause")));
+    }
+}

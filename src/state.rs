@@ -1,0 +1,230 @@
+//! What is kept of a container in its state directory, and what `state` prints of it.
+//!
+//! Files of `ROOT/ID/`, all 0600 in a 0700 directory: `state.json` (this record: written before the
+//! first outside effect, then replaced whole), `config.json` (the very bytes create read, so that a
+//! later edit of the bundle means nothing), `seccomp.bpf` (the compiled filter, for exec), `gate` and
+//! `error` (the FIFOs between init and `start`).
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
+use crate::cgroup::Record;
+use crate::error::{Error, Result};
+use crate::sys;
+
+/// Largest state.json we are willing to read, in bytes.
+const MAX_BYTES: usize = 1 << 20;
+
+/// A process that cannot be mistaken for a later one with the same pid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pid {
+    /// Process id in the pid namespace of whoever created the container.
+    pub pid: i32,
+    /// Field 22 of /proc/PID/stat: clock ticks after boot.
+    pub start: u64,
+}
+
+/// The record.
+#[derive(Debug, Clone)]
+pub struct State {
+    /// The container's id.
+    pub id: String,
+    /// As config.json says.
+    pub oci_version: String,
+    /// Absolute path of the bundle.
+    pub bundle: PathBuf,
+    /// Absolute path of the root filesystem.
+    pub rootfs: PathBuf,
+    /// The boot in which the pids below mean something.
+    pub boot: String,
+    /// The runtime process that makes it; gone once the container is created.
+    pub creator: Option<Pid>,
+    /// The container's init; none until it has been cloned.
+    pub init: Option<Pid>,
+    /// When it was created, RFC 3339; empty until then.
+    pub created: String,
+    /// Its cgroups.
+    pub cgroup: Record,
+    /// Flags of the seccomp filter in `seccomp.bpf`, if there is one.
+    pub seccomp_flags: Option<u32>,
+    /// The container has a pid namespace of its own, so that all dies with init.
+    pub own_pid_namespace: bool,
+    /// It has a session keyring of its own, which exec joins.
+    pub keyring: bool,
+    /// The root is only a chroot(2): exec must enter it by init's.
+    pub chroot: bool,
+    /// A pid file that create has to take away when it fails.
+    pub pid_file: Option<PathBuf>,
+    /// The creator's user name, for `list`.
+    pub owner: String,
+}
+
+impl State {
+    /// The record as JSON.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        let pid = |pid: &Option<Pid>| pid.map(|pid| json!([pid.pid, pid.start]));
+        json!({
+            "id": self.id,
+            "ociVersion": self.oci_version,
+            "bundle": self.bundle.to_string_lossy(),
+            "rootfs": self.rootfs.to_string_lossy(),
+            "boot": self.boot,
+            "creator": pid(&self.creator),
+            "init": pid(&self.init),
+            "created": self.created,
+            "cgroup": self.cgroup.to_json(),
+            "seccompFlags": self.seccomp_flags,
+            "ownPidNamespace": self.own_pid_namespace,
+            "keyring": self.keyring,
+            "chroot": self.chroot,
+            "pidFile": self.pid_file.as_ref().map(|path| path.to_string_lossy()),
+            "owner": self.owner,
+        })
+    }
+
+    /// Reads a record back; `None` where it is not one.
+    #[must_use]
+    pub fn from_json(value: &Value) -> Option<Self> {
+        let text = |name: &str| value.get(name).and_then(Value::as_str).map(str::to_owned);
+        let pid = |name: &str| {
+            let pair = value.get(name)?.as_array()?;
+            let pid = i32::try_from(pair.first()?.as_i64()?).ok()?;
+            Some(Pid { pid, start: pair.get(1)?.as_u64()? })
+        };
+        let flag = |name: &str| value.get(name).and_then(Value::as_bool).unwrap_or(false);
+        Some(Self {
+            id: text("id")?,
+            oci_version: text("ociVersion")?,
+            bundle: text("bundle")?.into(),
+            rootfs: text("rootfs")?.into(),
+            boot: text("boot")?,
+            creator: pid("creator"),
+            init: pid("init"),
+            created: text("created")?,
+            cgroup: Record::from_json(value.get("cgroup")?).ok()?,
+            seccomp_flags: value
+                .get("seccompFlags")
+                .and_then(Value::as_u64)
+                .and_then(|flags| u32::try_from(flags).ok()),
+            own_pid_namespace: flag("ownPidNamespace"),
+            keyring: flag("keyring"),
+            chroot: flag("chroot"),
+            pid_file: text("pidFile").map(PathBuf::from),
+            owner: text("owner").unwrap_or_default(),
+        })
+    }
+
+    /// Replaces the record in one step: a reader sees the old or the new one, never half of one.
+    pub fn save(&self, dir: BorrowedFd<'_>) -> Result<()> {
+        write_file(dir, c".state.json", self.to_json().to_string().as_bytes())?;
+        sys::fs::renameat(dir, c".state.json", c"state.json")?;
+        Ok(())
+    }
+
+    /// Reads the record; `None` when it is missing or is none.
+    pub fn load(dir: BorrowedFd<'_>) -> Result<Option<Self>> {
+        let bytes = match read_file(dir, c"state.json", MAX_BYTES) {
+            Ok(bytes) => bytes,
+            Err(error) if error.errno == libc::ENOENT => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        Ok(serde_json::from_slice(&bytes).ok().as_ref().and_then(Self::from_json))
+    }
+}
+
+/// Writes a new file of mode 0600 in the state directory.
+pub fn write_file(dir: BorrowedFd<'_>, name: &std::ffi::CStr, bytes: &[u8]) -> Result<()> {
+    let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC | libc::O_NOFOLLOW;
+    let file = sys::fs::openat(dir, name, flags, 0o600)?;
+    sys::fs::write_all(file.as_fd(), bytes)
+        .map_err(|error| Error::from(error.about(name.to_string_lossy())))
+}
+
+/// Reads a file of the state directory.
+pub fn read_file(dir: BorrowedFd<'_>, name: &std::ffi::CStr, limit: usize) -> sys::Result<Vec<u8>> {
+    let file = sys::fs::openat(dir, name, libc::O_RDONLY | libc::O_NOFOLLOW, 0)?;
+    sys::fs::read_to_end(file.as_fd(), limit)
+}
+
+/// This boot's id: pids of another boot mean nothing.
+pub fn boot_id() -> Result<String> {
+    let file = sys::fs::open(c"/proc/sys/kernel/random/boot_id", libc::O_RDONLY)?;
+    let bytes = sys::fs::read_to_end(file.as_fd(), 64)?;
+    Ok(String::from_utf8_lossy(&bytes).trim().to_owned())
+}
+
+/// State letter and start time of a process; `None` when there is none.
+pub fn process_stat(pid: i32) -> Result<Option<(char, u64)>> {
+    let path = sys::cstr("open", format!("/proc/{pid}/stat"))?;
+    let file = match sys::fs::open(&path, libc::O_RDONLY) {
+        Ok(file) => file,
+        Err(error) if error.errno == libc::ENOENT => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let bytes = match sys::fs::read_to_end(file.as_fd(), 4096) {
+        Ok(bytes) => bytes,
+        // The process ended between open and read.
+        Err(error) if error.errno == libc::ESRCH => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let text = String::from_utf8_lossy(&bytes);
+    // The name in field 2 may hold blanks and brackets; what counts comes after its last bracket.
+    let mut fields = text.rsplit_once(") ").map_or("", |(_, rest)| rest).split(' ');
+    let letter = fields.next().and_then(|field| field.chars().next());
+    let start = fields.nth(18).and_then(|field| field.parse().ok());
+    Ok(letter.zip(start))
+}
+
+/// Our own, or a child's, identity.
+pub fn identify(pid: i32) -> Result<Pid> {
+    match process_stat(pid)? {
+        Some((_, start)) => Ok(Pid { pid, start }),
+        None => Err(Error::text(format!("process {pid} has disappeared"))),
+    }
+}
+
+/// The current time in RFC 3339 with nanoseconds, UTC.
+#[must_use]
+pub fn now_rfc3339() -> String {
+    let (seconds, nanos) = sys::process::now();
+    rfc3339(seconds, nanos)
+}
+
+/// Civil date from seconds since 1970, by Howard Hinnant's algorithm for the proleptic calendar.
+fn rfc3339(seconds: i64, nanos: i64) -> String {
+    let days = seconds.div_euclid(86400);
+    let rest = seconds.rem_euclid(86400);
+    let shifted = days + 719_468;
+    let era = shifted.div_euclid(146_097);
+    let day_of_era = shifted.rem_euclid(146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_index = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_index + 2) / 5 + 1;
+    let month = if month_index < 10 { month_index + 3 } else { month_index - 9 };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    let (hour, minute, second) = (rest / 3600, rest / 60 % 60, rest % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{nanos:09}Z")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_rfc3339() {
+        assert_eq!(rfc3339(0, 0), "1970-01-01T00:00:00.000000000Z");
+        assert_eq!(rfc3339(1_582_934_400, 5), "2020-02-29T00:00:00.000000005Z");
+        assert_eq!(rfc3339(1_795_209_599, 0), "2026-11-20T21:19:59.000000000Z");
+    }
+
+    #[test]
+    fn our_own_stat_is_readable() {
+        let stat = process_stat(sys::process::getpid()).ok().flatten();
+        assert!(stat.is_some_and(|(letter, start)| "RSD".contains(letter) && start > 0));
+    }
+}

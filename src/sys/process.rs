@@ -1,0 +1,278 @@
+//! Processes and namespaces: clone3(2), `pidfd_open`(2), waitid(2), setns(2), unshare(2), prctl(2).
+
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use super::{Error, Result, check, done, owned};
+
+/// Linux 5.7; the C library's constant has the wrong width.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// What clone3(2) gave the parent.
+#[derive(Debug)]
+pub struct Child {
+    /// The child's pid in the caller's pid namespace.
+    pub pid: i32,
+    /// Its pidfd, close-on-exec.
+    pub pidfd: OwnedFd,
+}
+
+/// How a child ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// By exit(2), with this status.
+    Code(i32),
+    /// By this signal.
+    Signal(i32),
+}
+
+impl Exit {
+    /// The status a shell would report: the code, or 128 + signal.
+    #[must_use]
+    pub fn status(self) -> i32 {
+        match self {
+            Self::Code(code) => code,
+            Self::Signal(signal) => 128 + signal,
+        }
+    }
+}
+
+impl std::fmt::Display for Exit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "exit status {code}"),
+            Self::Signal(signal) => match nix::sys::signal::Signal::try_from(*signal) {
+                Ok(name) => write!(f, "killed by {name}"),
+                Err(_) => write!(f, "killed by signal {signal}"),
+            },
+        }
+    }
+}
+
+/// clone3(2) without shared memory: like fork, into new namespaces and, with `cgroup`, into that
+/// cgroup. `None` in the child.
+///
+/// The caller must be single-threaded (the runtime always is): a copied heap of a threaded process
+/// may be locked for ever. In the child the C library's cached thread id is stale, so it may only
+/// make system calls, use the heap, execve or `_exit`.
+pub fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Option<Child>> {
+    let mut pidfd: i32 = -1;
+    // SAFETY: clone_args is plain data for which all-zero is valid.
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.flags = flags | libc::CLONE_PIDFD as u64;
+    args.pidfd = (&raw mut pidfd) as u64;
+    args.exit_signal = libc::SIGCHLD as u64;
+    if let Some(fd) = cgroup {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = u64::from(fd.as_raw_fd().cast_unsigned());
+    }
+    // SAFETY: no stack and no CLONE_VM, so the child runs on a copy of ours; `args` and `pidfd`
+    // outlive the call. Single-threaded, see above.
+    let ret =
+        unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<libc::clone_args>()) };
+    let pid = check(ret, "clone3", "")?;
+    if pid == 0 {
+        return Ok(None);
+    }
+    // SAFETY: the kernel stored a new descriptor there, as CLONE_PIDFD was asked for.
+    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+    let pid = i32::try_from(pid).map_err(|_| Error::new("clone3", "pid", libc::EOVERFLOW))?;
+    Ok(Some(Child { pid, pidfd }))
+}
+
+/// `_exit`(2): no handlers, no flush; the only way out of a cloned child besides execve.
+pub fn exit_now(code: i32) -> ! {
+    // SAFETY: does not return and runs nothing of ours.
+    unsafe { libc::_exit(code) }
+}
+
+/// `pidfd_open`(2).
+pub fn pidfd_open(pid: i32) -> Result<OwnedFd> {
+    // SAFETY: takes no pointer.
+    let ret = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    owned(ret, "pidfd_open", pid)
+}
+
+/// `pidfd_send_signal`(2); signal 0 only asks.
+pub fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<()> {
+    // SAFETY: a null siginfo makes the kernel fill it as kill(2) would.
+    let ret = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            signal,
+            std::ptr::null::<libc::siginfo_t>(),
+            0,
+        )
+    };
+    done(ret, "pidfd_send_signal", signal)
+}
+
+/// kill(2), for processes that were read from a cgroup this call; a pidfd is the rule elsewhere.
+pub fn kill(pid: i32, signal: i32) -> Result<()> {
+    // SAFETY: takes no pointer.
+    let ret = unsafe { libc::kill(pid, signal) };
+    done(ret.into(), "kill", pid)
+}
+
+/// waitid(2) on a pidfd of a child of ours. `Ok(None)` when `block` is false and it still runs.
+pub fn wait(pidfd: BorrowedFd<'_>, block: bool) -> Result<Option<Exit>> {
+    let options = libc::WEXITED | if block { 0 } else { libc::WNOHANG };
+    loop {
+        // SAFETY: siginfo_t is plain data for which all-zero is valid.
+        let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+        let id = pidfd.as_raw_fd().cast_unsigned();
+        // SAFETY: `info` is room for one siginfo_t.
+        let ret = unsafe { libc::waitid(libc::P_PIDFD, id, &raw mut info, options) };
+        if ret < 0 && nix::errno::Errno::last_raw() == libc::EINTR {
+            continue;
+        }
+        done(ret.into(), "waitid", "")?;
+        if info.si_signo == 0 {
+            return Ok(None);
+        }
+        // SAFETY: waitid filled the fields of SIGCHLD, as si_signo says.
+        let status = unsafe { info.si_status() };
+        return Ok(Some(match info.si_code {
+            libc::CLD_EXITED => Exit::Code(status),
+            _ => Exit::Signal(status),
+        }));
+    }
+}
+
+/// Reaps any one child that has ended; `None` when none has.
+pub fn reap_any() -> Option<i32> {
+    // SAFETY: a null status pointer is allowed.
+    let pid = unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG) };
+    (pid > 0).then_some(pid)
+}
+
+/// setns(2): `kind` is one `CLONE_NEW*` for a namespace file, or several for a pidfd.
+pub fn setns(fd: BorrowedFd<'_>, kind: i32) -> Result<()> {
+    // SAFETY: takes no pointer.
+    let ret = unsafe { libc::setns(fd.as_raw_fd(), kind) };
+    done(ret.into(), "setns", "")
+}
+
+/// The `CLONE_NEW*` kind of a namespace file, by `NS_GET_NSTYPE` (ioctl_ns(2)).
+pub fn namespace_kind(fd: BorrowedFd<'_>) -> Result<i32> {
+    const NS_GET_NSTYPE: libc::c_ulong = 0xb703;
+    // SAFETY: this request takes no argument.
+    let ret = unsafe { libc::ioctl(fd.as_raw_fd(), NS_GET_NSTYPE as _) };
+    done(ret.into(), "ioctl", "NS_GET_NSTYPE")?;
+    Ok(ret)
+}
+
+/// unshare(2).
+pub fn unshare(flags: i32) -> Result<()> {
+    // SAFETY: takes no pointer; the process is single-threaded.
+    let ret = unsafe { libc::unshare(flags) };
+    done(ret.into(), "unshare", "")
+}
+
+/// setsid(2).
+pub fn setsid() -> Result<()> {
+    // SAFETY: takes nothing.
+    let ret = unsafe { libc::setsid() };
+    done(ret.into(), "setsid", "")
+}
+
+/// The caller's process id.
+#[must_use]
+pub fn getpid() -> i32 {
+    // SAFETY: takes nothing, cannot fail.
+    unsafe { libc::getpid() }
+}
+
+/// prctl(2) with numbers only.
+pub fn prctl(option: i32, arg2: u64, arg3: u64, name: &'static str) -> Result<i32> {
+    // SAFETY: only options whose arguments are numbers are passed, by this module's callers in sys.
+    let ret = unsafe { libc::prctl(option, arg2, arg3, 0u64, 0u64) };
+    check(ret.into(), "prctl", name)?;
+    Ok(ret)
+}
+
+/// `PR_SET_PDEATHSIG`: the signal to get when the parent dies, 0 for none.
+pub fn set_pdeathsig(signal: i32) -> Result<()> {
+    let signal = u64::from(signal.cast_unsigned());
+    prctl(libc::PR_SET_PDEATHSIG, signal, 0, "PR_SET_PDEATHSIG").map(|_| ())
+}
+
+/// `PR_SET_DUMPABLE`.
+pub fn set_dumpable(on: bool) -> Result<()> {
+    prctl(libc::PR_SET_DUMPABLE, u64::from(on), 0, "PR_SET_DUMPABLE").map(|_| ())
+}
+
+/// `PR_SET_CHILD_SUBREAPER`: orphans below come to this process.
+pub fn set_child_subreaper() -> Result<()> {
+    prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, "PR_SET_CHILD_SUBREAPER").map(|_| ())
+}
+
+/// Gives every signal its default action back and unblocks all: both outlive execve(2), and engines
+/// start us with `SIGPIPE` ignored.
+pub fn reset_signals() -> Result<()> {
+    for signal in 1..=64 {
+        // 32 and 33 are the C library's own; KILL and STOP cannot be set.
+        if matches!(signal, libc::SIGKILL | libc::SIGSTOP | 32 | 33) {
+            continue;
+        }
+        // SAFETY: the default action needs no code of ours.
+        let ret = unsafe { libc::signal(signal, libc::SIG_DFL) };
+        if ret == libc::SIG_ERR {
+            return Err(Error::last("signal", signal));
+        }
+    }
+    unblock_signals()
+}
+
+/// Unblocks all signals.
+pub fn unblock_signals() -> Result<()> {
+    nix::sys::signal::SigSet::empty()
+        .thread_set_mask()
+        .map_err(|errno| Error::new("sigprocmask", "", errno as i32))
+}
+
+/// Blocks every signal, so that a signalfd can read them.
+pub fn block_signals() -> Result<()> {
+    nix::sys::signal::SigSet::all()
+        .thread_set_mask()
+        .map_err(|errno| Error::new("sigprocmask", "", errno as i32))
+}
+
+/// A descriptor that delivers every blocked signal, for [`read_signal`].
+pub fn signalfd() -> Result<OwnedFd> {
+    // SAFETY: an all-ones set is what sigfillset makes; it is filled right below.
+    let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: `set` is a sigset_t of ours.
+    let ret = unsafe { libc::sigfillset(&raw mut set) };
+    done(ret.into(), "sigfillset", "")?;
+    // SAFETY: `set` outlives the call.
+    let ret = unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC) };
+    owned(ret.into(), "signalfd", "")
+}
+
+/// The next signal of a [`signalfd`].
+pub fn read_signal(fd: BorrowedFd<'_>) -> Result<i32> {
+    let mut buffer = [0u8; size_of::<libc::signalfd_siginfo>()];
+    super::fs::read(fd, &mut buffer)?;
+    let number = buffer.first_chunk::<4>().map_or(0, |bytes| u32::from_ne_bytes(*bytes));
+    Ok(number.cast_signed())
+}
+
+/// A real-time clock reading: seconds and nanoseconds since 1970.
+#[must_use]
+pub fn now() -> (i64, i64) {
+    // SAFETY: timespec is plain data.
+    let mut time: libc::timespec = unsafe { std::mem::zeroed() };
+    // SAFETY: `time` is room for one timespec; this clock always exists.
+    unsafe { libc::clock_gettime(libc::CLOCK_REALTIME, &raw mut time) };
+    (time.tv_sec, time.tv_nsec)
+}
+
+/// 8 bytes from getrandom(2), to name what must not be guessed or met twice.
+pub fn random() -> Result<u64> {
+    let mut bytes = [0u8; 8];
+    // SAFETY: the buffer is as long as we say.
+    let ret = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
+    check(ret as libc::c_long, "getrandom", "")?;
+    Ok(u64::from_ne_bytes(bytes))
+}

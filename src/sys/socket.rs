@@ -1,0 +1,136 @@
+//! Unix sockets and the descriptors sent over them; the loopback interface.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr,
+};
+
+use super::{Error, Result, done};
+
+fn failed(call: &'static str, errno: nix::errno::Errno) -> Error {
+    Error::new(call, "", errno as i32)
+}
+
+/// A connected pair of `SOCK_SEQPACKET` sockets: messages keep their borders, EOF is visible.
+pub fn seqpacket_pair() -> Result<(OwnedFd, OwnedFd)> {
+    nix::sys::socket::socketpair(
+        AddressFamily::Unix,
+        SockType::SeqPacket,
+        None,
+        SockFlag::SOCK_CLOEXEC,
+    )
+    .map_err(|errno| failed("socketpair", errno))
+}
+
+/// Sends one message, with descriptors; never a `SIGPIPE`.
+pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<()> {
+    let raw: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+    let rights = [ControlMessage::ScmRights(&raw)];
+    let control: &[ControlMessage<'_>] = if raw.is_empty() { &[] } else { &rights };
+    loop {
+        match nix::sys::socket::sendmsg::<()>(
+            socket.as_raw_fd(),
+            &[IoSlice::new(bytes)],
+            control,
+            MsgFlags::MSG_NOSIGNAL,
+            None,
+        ) {
+            Ok(_) => return Ok(()),
+            Err(nix::errno::Errno::EINTR) => {}
+            Err(errno) => return Err(failed("sendmsg", errno)),
+        }
+    }
+}
+
+/// Receives one message into `buffer`, with up to four descriptors. Length 0 is the peer's end.
+pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<(usize, Vec<OwnedFd>)> {
+    let mut space = nix::cmsg_space!([RawFd; 4]);
+    loop {
+        let mut parts = [IoSliceMut::new(buffer)];
+        let received = nix::sys::socket::recvmsg::<()>(
+            socket.as_raw_fd(),
+            &mut parts,
+            Some(&mut space),
+            MsgFlags::MSG_CMSG_CLOEXEC,
+        );
+        let message = match received {
+            Ok(message) => message,
+            Err(nix::errno::Errno::EINTR) => continue,
+            // The peer died with our message unread: its end, as far as we care.
+            Err(nix::errno::Errno::ECONNRESET) => return Ok((0, Vec::new())),
+            Err(errno) => return Err(failed("recvmsg", errno)),
+        };
+        let mut fds = Vec::new();
+        for control in message.cmsgs().map_err(|errno| failed("recvmsg", errno))? {
+            if let ControlMessageOwned::ScmRights(raw) = control {
+                // SAFETY: the kernel has just installed these descriptors for us.
+                fds.extend(raw.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
+            }
+        }
+        return Ok((message.bytes, fds));
+    }
+}
+
+/// Connects to a stream socket in the filesystem. A path too long for `sun_path` goes by way of a
+/// descriptor of its directory.
+pub fn connect(path: &std::path::Path) -> Result<OwnedFd> {
+    use std::os::unix::ffi::OsStrExt;
+    let socket = nix::sys::socket::socket(
+        AddressFamily::Unix,
+        SockType::Stream,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )
+    .map_err(|errno| failed("socket", errno))?;
+    let about = |errno: nix::errno::Errno| Error::new("connect", path.display(), errno as i32);
+    if path.as_os_str().len() < 108 {
+        let address = UnixAddr::new(path).map_err(about)?;
+        nix::sys::socket::connect(socket.as_raw_fd(), &address).map_err(about)?;
+        return Ok(socket);
+    }
+    let parent = path.parent().unwrap_or(std::path::Path::new("/"));
+    let dir = super::cstr("open", parent.as_os_str().as_bytes())?;
+    let dir = super::fs::open(&dir, libc::O_PATH | libc::O_DIRECTORY)?;
+    let name = path.file_name().unwrap_or_default();
+    let short = format!("/proc/self/fd/{}/{}", dir.as_raw_fd(), name.to_string_lossy());
+    let address = UnixAddr::new(short.as_str()).map_err(about)?;
+    nix::sys::socket::connect(socket.as_raw_fd(), &address).map_err(about)?;
+    Ok(socket)
+}
+
+/// Brings the loopback interface of the current network namespace up (netdevice(7)).
+pub fn loopback_up() -> Result<()> {
+    let socket = nix::sys::socket::socket(
+        AddressFamily::Inet,
+        SockType::Datagram,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )
+    .map_err(|errno| failed("socket", errno))?;
+    // SAFETY: ifreq is plain data for which all-zero is valid.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
+        *to = from.cast_signed();
+    }
+    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+    // SAFETY: SIOCSIFFLAGS reads one ifreq, which outlives the call.
+    let ret =
+        unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw const request) };
+    done(ret.into(), "ioctl", "SIOCSIFFLAGS lo")
+}
+
+/// sethostname(2).
+pub fn sethostname(name: &str) -> Result<()> {
+    // SAFETY: the bytes are as long as we say.
+    let ret = unsafe { libc::sethostname(name.as_ptr().cast(), name.len()) };
+    done(ret.into(), "sethostname", name)
+}
+
+/// setdomainname(2).
+pub fn setdomainname(name: &str) -> Result<()> {
+    // SAFETY: the bytes are as long as we say.
+    let ret = unsafe { libc::setdomainname(name.as_ptr().cast(), name.len()) };
+    done(ret.into(), "setdomainname", name)
+}
