@@ -127,7 +127,16 @@ pub fn remove_dir(root: BorrowedFd<'_>, id: &str) -> Result<()> {
     for file in FILES {
         absent(sys::fs::unlinkat(dir.as_fd(), file, 0))?;
     }
-    absent(sys::fs::unlinkat(root, &name, libc::AT_REMOVEDIR))
+    match sys::fs::unlinkat(root, &name, libc::AT_REMOVEDIR) {
+        // Files that are none of ours: a damaged directory must be removable all the same.
+        Err(error) if error.errno == libc::ENOTEMPTY => {
+            for file in sys::fs::list(dir.as_fd())? {
+                absent(sys::fs::unlinkat(dir.as_fd(), &file, 0))?;
+            }
+            absent(sys::fs::unlinkat(root, &name, libc::AT_REMOVEDIR))
+        }
+        result => absent(result),
+    }
 }
 
 /// Removing what is not there has succeeded.

@@ -45,6 +45,12 @@ impl fmt::Display for At {
     }
 }
 
+/// A member name in a JSON pointer.
+#[must_use]
+pub fn escape(name: &str) -> String {
+    name.replace('~', "~0").replace('/', "~1").escape_debug().to_string()
+}
+
 /// One thing in the configuration that cannot be done, found before anything was done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
@@ -113,8 +119,8 @@ pub const DOES_NOT_EXIST: &str = "container does not exist";
 /// The container has no process. containerd and CRI-O end their kill loops on it.
 pub const NOT_RUNNING: &str = "container not running";
 
-/// Most bytes of all problems in one message: engines read one write of 8191 bytes.
-const MESSAGE_LIMIT: usize = 8000;
+/// Most bytes of all problems in one message: engines read one write of 8191 bytes, see [`crate::log`].
+const MESSAGE_LIMIT: usize = 7400;
 
 impl Error {
     /// An error in words.
@@ -198,6 +204,6 @@ mod tests {
             many.problem(At::item("/mounts", index), "destination is not absolute");
         }
         let text = many.finish().map_err(|error| error.to_string()).err().unwrap_or_default();
-        assert!(text.len() < 8100 && text.contains(" (+"), "{}", text.len());
+        assert!(text.len() < 7500 && text.contains(" (+"), "{}", text.len());
     }
 }

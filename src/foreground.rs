@@ -53,6 +53,12 @@ impl Foreground {
         Ok(Self { signals: sys::process::signalfd()? })
     }
 
+    /// Rows and columns of the caller's terminal, for a process that is to start with them.
+    #[must_use]
+    pub fn terminal_size() -> Option<(u16, u16)> {
+        [2, 1, 0].into_iter().find_map(|number| sys::tty::size(sys::fs::inherited(number)?).ok())
+    }
+
     /// Waits for the process' end, passing signals to it and copying its terminal, if it has one here.
     pub fn wait(&self, process: &Created) -> Result<Exit> {
         let raw = match &process.terminal {
@@ -60,9 +66,6 @@ impl Foreground {
             None => None,
         };
         let mut relay = process.terminal.as_ref().map(Relay::new).transpose()?;
-        if let (Some(raw), Some(relay)) = (&raw, &relay) {
-            resize(raw.tty.as_fd(), relay.master)?;
-        }
         loop {
             let mut fds =
                 vec![(self.signals.as_fd(), libc::POLLIN), (process.pidfd.as_fd(), libc::POLLIN)];

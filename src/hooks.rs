@@ -34,15 +34,15 @@ pub fn run(hook: &Hook, state: &str) -> Result<()> {
     let millis = started.elapsed().as_millis();
     let cut = output.len().saturating_sub(OUTPUT_MAX);
     output.drain(..cut);
-    let said = String::from_utf8_lossy(&output).trim_end().escape_debug().to_string();
+    let said = sys::visible(String::from_utf8_lossy(&output).trim_end());
     let said = if said.is_empty() { "no output".to_owned() } else { format!("output: {said}") };
     failed(format!("{text} after {millis} ms, {said}"))
 }
 
 /// The argument vector as it would be typed.
 fn show(hook: &Hook) -> String {
-    let words: Vec<_> = hook.args.iter().map(|arg| arg.escape_debug().to_string()).collect();
-    format!("{} [{}]", hook.path.escape_debug(), words.join(" "))
+    let words: Vec<_> = hook.args.iter().map(|arg| sys::visible(arg)).collect();
+    format!("{} [{}]", sys::visible(&hook.path), words.join(" "))
 }
 
 /// Starts the hook, feeds it, listens to it. No exit status means that it was killed in time-out.
@@ -58,8 +58,9 @@ fn supervise(hook: &Hook, state: &str) -> Result<(Vec<u8>, Option<Exit>)> {
     drop((stdin_read, output_write));
     let result = attend(hook, state, child.pidfd.as_fd(), stdin_write, output_read);
     if !matches!(result, Ok((_, Some(_)))) {
-        // Timed out, or we cannot go on watching it: it must not outlive us.
-        sys::process::pidfd_send_signal(child.pidfd.as_fd(), libc::SIGKILL)?;
+        // Timed out, or we cannot go on watching it: neither it nor its children may outlive us. It has
+        // not been waited for, so the number is still its own.
+        sys::process::kill(-child.pid, libc::SIGKILL)?;
         sys::process::wait(child.pidfd.as_fd(), true)?;
     }
     result
@@ -81,6 +82,8 @@ fn hook_process(
     let prepared = sys::fs::dup_to(stdin.as_fd(), 0, false)
         .and_then(|()| sys::fs::dup_to(output.as_fd(), 1, false))
         .and_then(|()| sys::fs::dup_to(output.as_fd(), 2, false))
+        // A session of its own: what it starts can be found and killed with it.
+        .and_then(|()| sys::process::setsid())
         // A hook must not outlive a runtime that was killed.
         .and_then(|()| sys::process::set_pdeathsig(libc::SIGKILL))
         .and_then(|()| sys::process::reset_signals())

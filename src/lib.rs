@@ -24,9 +24,13 @@ pub mod foreground;
 pub mod hooks;
 pub mod host;
 pub mod init;
+#[cfg(test)]
+#[allow(clippy::disallowed_methods)]
+mod layering;
 pub mod log;
 pub mod plan;
 pub mod seccomp;
 pub mod spawn;
 pub mod state;
+#[allow(unsafe_code)]
 pub mod sys;

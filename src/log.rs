@@ -64,7 +64,7 @@ impl Log {
 
     /// Tells a failure: to the log and, in plain words, to stderr.
     pub fn error(&self, command: &str, text: &str) {
-        let text = clean(text);
+        let (command, text) = (cut(clean(command), 300), cut(clean(text), LIMIT));
         if self.file.is_some() {
             self.line(Level::Error, &text);
         }
@@ -128,21 +128,25 @@ pub fn stderr_line(text: &str) {
     }
 }
 
+/// Longest message in bytes: conmon reads 8191 at once.
+const LIMIT: usize = 7600;
+
+/// At most what engines read of stderr at once, and how much is missing.
+fn cut(mut text: String, limit: usize) -> String {
+    if text.len() <= limit {
+        return text;
+    }
+    let end = (0..=limit).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+    let missing = text.len() - end;
+    text.truncate(end);
+    text + &format!(" (+{missing} bytes)")
+}
+
 /// Text for people and parsers: control characters (of ids, arguments, file names) made visible, so
 /// that nothing can draw on a terminal or forge a second line.
 #[must_use]
 pub fn clean(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for letter in text.chars() {
-        if letter.is_control()
-            || matches!(letter, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}')
-        {
-            out.extend(letter.escape_default());
-        } else {
-            out.push(letter);
-        }
-    }
-    out
+    sys::visible(text)
 }
 
 #[cfg(test)]

@@ -53,6 +53,8 @@ pub struct State {
     pub own_pid_namespace: bool,
     /// It has a session keyring of its own, which exec joins.
     pub keyring: bool,
+    /// Argument of personality(2), for exec.
+    pub personality: Option<u64>,
     /// The root is only a chroot(2): exec must enter it by init's.
     pub chroot: bool,
     /// A pid file that create has to take away when it fails.
@@ -79,6 +81,7 @@ impl State {
             "seccompFlags": self.seccomp_flags,
             "ownPidNamespace": self.own_pid_namespace,
             "keyring": self.keyring,
+            "personality": self.personality,
             "chroot": self.chroot,
             "pidFile": self.pid_file.as_ref().map(|path| path.to_string_lossy()),
             "owner": self.owner,
@@ -111,6 +114,7 @@ impl State {
                 .and_then(|flags| u32::try_from(flags).ok()),
             own_pid_namespace: flag("ownPidNamespace"),
             keyring: flag("keyring"),
+            personality: value.get("personality").and_then(Value::as_u64),
             chroot: flag("chroot"),
             pid_file: text("pidFile").map(PathBuf::from),
             owner: text("owner").unwrap_or_default(),
@@ -170,12 +174,10 @@ pub fn process_stat(pid: i32) -> Result<Option<(char, u64)>> {
         Err(error) if error.errno == libc::ESRCH => return Ok(None),
         Err(error) => return Err(error.into()),
     };
-    let text = String::from_utf8_lossy(&bytes);
-    // The name in field 2 may hold blanks and brackets; what counts comes after its last bracket.
-    let mut fields = text.rsplit_once(") ").map_or("", |(_, rest)| rest).split(' ');
-    let letter = fields.next().and_then(|field| field.chars().next());
-    let start = fields.nth(18).and_then(|field| field.parse().ok());
-    Ok(letter.zip(start))
+    match <procfs::process::Stat as procfs::FromRead>::from_read(bytes.as_slice()) {
+        Ok(stat) => Ok(Some((stat.state, stat.starttime))),
+        Err(error) => Err(Error::text(format!("/proc/{pid}/stat: {error}"))),
+    }
 }
 
 /// Our own, or a child's, identity.

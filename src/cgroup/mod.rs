@@ -23,6 +23,20 @@ mod record;
 mod remove;
 mod resources;
 #[cfg(test)]
+#[allow(
+    unsafe_code,
+    missing_docs,
+    missing_debug_implementations,
+    clippy::pedantic,
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::unwrap_used,
+    clippy::let_underscore_must_use,
+    clippy::multiple_unsafe_ops_per_block,
+    clippy::undocumented_unsafe_blocks
+)]
 mod tests;
 mod v1;
 mod v2;

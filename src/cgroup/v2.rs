@@ -30,7 +30,7 @@ pub(super) fn enable_controllers(dir: &mut Dir, wanted: &[String]) -> Result<()>
         pass_down(&above, &missing, &mut refusals).map_err(named)?;
         match names.next() {
             Some(name) => {
-                above = dir::open_below(above.as_fd(), name, libc::O_PATH).map_err(named)?
+                above = dir::open_below(above.as_fd(), name, libc::O_PATH).map_err(named)?;
             }
             None => break,
         }

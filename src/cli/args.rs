@@ -374,8 +374,8 @@ fn open_log(args: &[OsString]) -> Option<Log> {
 /// The last value of an option of the command.
 #[must_use]
 pub fn last<'a>(matches: &'a ArgMatches, name: &str) -> Option<&'a OsStr> {
-    let values = matches.try_get_many::<OsString>(name).ok().flatten()?;
-    values.last().map(OsString::as_os_str)
+    let mut values = matches.try_get_many::<OsString>(name).ok().flatten()?;
+    values.next_back().map(OsString::as_os_str)
 }
 
 /// All values of an option, as text.

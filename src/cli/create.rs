@@ -3,8 +3,8 @@
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
+use crate::plan::config::Config;
 use clap::ArgMatches;
-use oci_spec::runtime::Spec;
 use serde_json::{Value, json};
 
 use super::{Globals, args};
@@ -59,8 +59,7 @@ pub fn run(globals: &Globals, matches: &ArgMatches) -> anyhow::Result<u8> {
 /// `onggi start`
 pub fn start(globals: &Globals, matches: &ArgMatches) -> anyhow::Result<u8> {
     let id = args::optional_id(matches).unwrap_or_default();
-    let warnings = start_container(&globals.root, &id, None)?;
-    tell(globals, warnings);
+    start_container(&globals.root, &id, None)?;
     Ok(0)
 }
 
@@ -93,7 +92,7 @@ fn read_and_plan(globals: &Globals, matches: &ArgMatches, detach: bool) -> Resul
     let name =
         args::last(matches, "config").map_or_else(|| PathBuf::from("config.json"), PathBuf::from);
     let config = bundle::read(&bundle_dir.join(name))?;
-    let (spec, mut warnings) = bundle::parse::<Spec>(&config)?;
+    let (spec, mut warnings) = bundle::parse::<Config>(&config)?;
     let host = Host::gather()?;
     let options = Options {
         no_pivot: args::is_on(matches, "no-pivot"),
@@ -101,15 +100,19 @@ fn read_and_plan(globals: &Globals, matches: &ArgMatches, detach: bool) -> Resul
         cgroup: crate::cgroup::Options {
             manager: globals.manager,
             no_mknod: false,
-            rootless: globals.rootless,
+            // Whoever may administer the host must not lose device rules to a flag.
+            rootless: globals.rootless && host.capabilities & 1 << 21 == 0,
         },
         console_socket: args::last(matches, "console-socket").is_some(),
         detach,
     };
-    let (plan, more) = plan::create(&id, &spec, &bundle_dir, &host, &options)?;
+    let (mut plan, more) = plan::create(&id, &spec, &bundle_dir, &host, &options)?;
+    if let (false, Some(process)) = (detach, &mut plan.process) {
+        process.size_as(Foreground::terminal_size());
+    }
     warnings.extend(more);
-    let oci_version = spec.version().clone();
-    let annotations = spec.annotations().as_ref().map_or_else(|| json!({}), |map| json!(map));
+    let oci_version = spec.oci_version.clone();
+    let annotations = spec.annotations.as_ref().map_or_else(|| json!({}), |map| json!(map));
     // The parsed configuration is not needed any more, and the child would inherit a copy of it.
     drop(spec);
     Ok(Planned { host, plan, config, oci_version, annotations, warnings })
@@ -146,9 +149,9 @@ pub fn listen_env() -> Vec<String> {
 
 /// Opens the gate, waits until init has become the program, runs the poststart hooks. With a plan at
 /// hand the hooks are taken from it, else from the kept configuration.
-fn start_container(root: &Path, id: &str, plan: Option<&Plan>) -> Result<Vec<String>> {
+fn start_container(root: &Path, id: &str, plan: Option<&Plan>) -> Result<()> {
     let container = Container::open(root, id)?;
-    let pidfd = {
+    let (pidfd, failures) = {
         let _lock = container.lock()?;
         let status = container.status()?;
         let (Status::Created, Some(gate), Some(pidfd)) =
@@ -168,22 +171,21 @@ fn start_container(root: &Path, id: &str, plan: Option<&Plan>) -> Result<Vec<Str
         sys::fs::unlinkat(container.dir.as_fd(), c"gate", 0)?;
         (pidfd, failures)
     };
-    let (pidfd, failures) = pidfd;
-    read_failure(&container, &failures)?;
+    read_failure(&failures)?;
     drop(pidfd);
-    poststart(&container, plan).map(|()| Vec::new()).or_else(|error| {
+    poststart(&container, plan).map_err(|error| {
         // The spec wants the container stopped when a poststart hook fails (runtime.md, 1.3).
         match delete::kill(&container, libc::SIGKILL, false) {
-            Ok(()) => Err(error),
-            Err(stopped) if stopped.to_string() == NOT_RUNNING => Err(error),
-            Err(left) => Err(Error::text(format!("{error}; stopping it: {left}"))),
+            Ok(()) => error,
+            Err(stopped) if stopped.to_string() == NOT_RUNNING => error,
+            Err(left) => Error::text(format!("{error}; stopping it: {left}")),
         }
     })
 }
 
 /// Reads what init says until its end of the FIFO closes: nothing, if execve succeeded, even when the
 /// program has ended already.
-fn read_failure(container: &Container, failures: &std::os::fd::OwnedFd) -> Result<()> {
+fn read_failure(failures: &std::os::fd::OwnedFd) -> Result<()> {
     let mut bytes = Vec::new();
     let mut chunk = [0u8; 4096];
     loop {
@@ -205,7 +207,6 @@ fn read_failure(container: &Container, failures: &std::os::fd::OwnedFd) -> Resul
     let Some(failure) = Failure::decode(&bytes) else {
         return Err(Error::text("container init failed to start and did not say why"));
     };
-    let _: &Container = container;
     Err(Error::text(failure.text))
 }
 
@@ -218,7 +219,7 @@ fn poststart(container: &Container, plan: Option<&Plan>) -> Result<()> {
             if !config.windows(9).any(|window| window == b"poststart") {
                 return Ok(());
             }
-            let (spec, _) = bundle::parse::<Spec>(&config)?;
+            let (spec, _) = bundle::parse::<Config>(&config)?;
             planned = plan::hooks::plan(&spec, &mut crate::error::Findings::default());
             &planned.poststart
         }

@@ -1,7 +1,7 @@
 //! `exec`
 
 use clap::ArgMatches;
-use oci_spec::runtime::{Process, Spec};
+use oci_spec::runtime::Process;
 
 use super::{Globals, args};
 use crate::container::{Container, Status};
@@ -27,8 +27,14 @@ pub fn exec(globals: &Globals, matches: &ArgMatches) -> anyhow::Result<u8> {
         }
         _ => {}
     }
+    if args::last(matches, "cgroup").is_some() {
+        anyhow::bail!("--cgroup: sub-cgroups are not supported by this version");
+    }
     let detach = args::is_on(matches, "detach");
-    let (exec_plan, warnings) = read_and_plan(matches, &container)?;
+    let (mut exec_plan, warnings) = read_and_plan(matches, &container)?;
+    if !detach {
+        exec_plan.process.size_as(Foreground::terminal_size());
+    }
     terminal(&exec_plan, matches, detach)?;
     let request = Request {
         pid_file: args::path(matches, "pid-file")?,
@@ -36,7 +42,6 @@ pub fn exec(globals: &Globals, matches: &ArgMatches) -> anyhow::Result<u8> {
         pidfd_socket: args::path(matches, "pidfd-socket")?,
         inherited: args::inherited(matches),
         extra_env: super::create::listen_env(),
-        cgroup: args::all(matches, "cgroup").pop(),
     };
     let foreground = if detach { None } else { Some(Foreground::begin()?) };
     let created = spawn::exec::exec(&container, &exec_plan, &request)?;
@@ -65,16 +70,18 @@ fn read_and_plan(matches: &ArgMatches, container: &Container) -> Result<(ExecPla
     let host = Host::gather()?;
     let filter = filter(container)?;
     let keyring = container.state.keyring;
+    let personality = container.state.personality;
     if let Some(file) = args::path(matches, "process")? {
         let (process, mut warnings) = bundle::parse::<Process>(&bundle::read(&file)?)?;
-        let (plan, more) = plan::exec::plan(&process, None, &host, filter, keyring)?;
+        let (plan, more) = plan::exec::plan(&process, None, &host, filter, (keyring, personality))?;
         warnings.extend(more);
         return Ok((plan, warnings));
     }
     let overrides = overrides(matches)?;
-    let (spec, mut warnings) = bundle::parse::<Spec>(&container.config()?)?;
-    let process = spec.process().clone().unwrap_or_default();
-    let (plan, more) = plan::exec::plan(&process, Some(&overrides), &host, filter, keyring)?;
+    let (spec, mut warnings) = bundle::parse::<crate::plan::config::Config>(&container.config()?)?;
+    let process = spec.process.clone().unwrap_or_default();
+    let (plan, more) =
+        plan::exec::plan(&process, Some(&overrides), &host, filter, (keyring, personality))?;
     warnings.extend(more);
     Ok((plan, warnings))
 }

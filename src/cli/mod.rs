@@ -10,6 +10,9 @@ mod kill;
 mod query;
 mod spec;
 
+#[cfg(test)]
+pub use spec::default_config;
+
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -70,7 +73,10 @@ fn run(command: &str, matches: &ArgMatches) -> ExitCode {
         Ok(globals) => globals,
         Err((log, error)) => return fail(&log, command, &id, &error.into()),
     };
-    globals.log.debug(|| format!("{command} {id}"));
+    // features prints nothing but its document, to either stream: CRI-O parses both together.
+    if command != "features" {
+        globals.log.debug(|| format!("{command} {id}"));
+    }
     let done = match command {
         "create" => create::create(&globals, sub),
         "run" => create::run(&globals, sub),
@@ -150,7 +156,9 @@ fn globals_with(
         None => Ok(default_root(euid)),
     };
     match root {
-        Ok(root) if root == PathBuf::from("/") => Err((log, Error::text("--root: / is refused"))),
+        Ok(root) if root == std::path::Path::new("/") => {
+            Err((log, Error::text("--root: / is refused")))
+        }
         Ok(root) => Ok(Globals { root, root_given, log, manager, rootless }),
         Err(error) => Err((log, error)),
     }

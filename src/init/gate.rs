@@ -14,13 +14,14 @@ use crate::sys;
 /// Tells the parent that all is set up. From here on init belongs to its record, not to the parent.
 pub fn ready(child: &mut Child<'_>) -> Result<()> {
     sys::process::set_pdeathsig(0)?;
-    protocol::send(child.socket()?, &Message::Ready)?;
+    protocol::write(child.socket()?, &Message::Ready)?;
     child.socket = None;
     Ok(())
 }
 
 /// Waits for `start`.
 pub fn wait(child: &mut Child<'_>) -> Result<()> {
+    sys::memory::release_code()?;
     let mut byte = [0u8; 1];
     let count = sys::fs::read(child.create()?.gate.as_fd(), &mut byte)?;
     child.work.started = true;

@@ -100,8 +100,8 @@ pub struct Work {
     pub tty: Option<OwnedFd>,
     /// The program to run, found and resolved.
     pub program: Option<program::Found>,
-    /// chdir was refused to root; the user is to try.
-    pub cwd_later: bool,
+    /// The user's home directory, where the environment names none.
+    pub home: Option<String>,
     /// `start` has opened the gate: failures go to its FIFO.
     pub started: bool,
 }
@@ -197,6 +197,7 @@ impl<'a> Child<'a> {
             Do::MaskedPath(index) => rootfs::masked_path(self, index),
             Do::Label => proc::label(self),
             Do::Stdio => console::stdio(self),
+            Do::Home => program::home(self),
             Do::Rlimit(index) => identity::rlimit(self, index),
             Do::Umask => identity::umask(self),
             Do::BoundingSet => identity::bounding_set(self),
@@ -226,7 +227,7 @@ impl<'a> Child<'a> {
             }
         } else {
             match &self.socket {
-                Some(socket) => protocol::send(socket.as_fd(), &Message::Failed(failure)).is_ok(),
+                Some(socket) => protocol::write(socket.as_fd(), &Message::Failed(failure)).is_ok(),
                 None => false,
             }
         };
@@ -298,7 +299,7 @@ impl<'a> Child<'a> {
     }
 
     fn personality(&self) -> Result<()> {
-        Ok(sys::sched::personality(self.create()?.plan.personality.unwrap_or(0))?)
+        Ok(sys::sched::personality(self.process()?.personality.unwrap_or(0))?)
     }
 
     /// Lets the parent run prestart and createRuntime hooks, in the runtime's namespaces.

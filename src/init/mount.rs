@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use super::{Child, Create, copyup, resolve};
 use crate::error::{Error, Result};
 use crate::plan::mounts::{Mount, Source};
-use crate::plan::options::Options;
+use crate::plan::options::{Attributes, Options};
 use crate::sys;
 use crate::sys::mount::MountAttr;
 
@@ -65,12 +65,16 @@ fn check_target(mount: &Mount, target: BorrowedFd<'_>) -> Result<()> {
 /// Sets what the options say on a mount that is not attached yet.
 fn set_attributes(mount: BorrowedFd<'_>, options: &Options) -> Result<()> {
     if !options.recursive.is_empty() {
-        sys::mount::mount_setattr(mount, sys::mount::AT_RECURSIVE, &options.recursive)?;
+        sys::mount::mount_setattr(mount, sys::mount::AT_RECURSIVE, &attributes(options.recursive))?;
     }
     if !options.attr.is_empty() {
-        sys::mount::mount_setattr(mount, 0, &options.attr)?;
+        sys::mount::mount_setattr(mount, 0, &attributes(options.attr))?;
     }
     set_propagation(mount, options)
+}
+
+fn attributes(plan: Attributes) -> MountAttr {
+    MountAttr { set: plan.set, clear: plan.clear, ..MountAttr::default() }
 }
 
 fn set_propagation(mount: BorrowedFd<'_>, options: &Options) -> Result<()> {
@@ -109,11 +113,10 @@ fn filesystem(
     };
     if mount.options.tmpcopyup {
         copyup::copy(target.as_fd(), made.as_fd())?;
-        let attributes = mount.options.attr;
-        sys::mount::mount_setattr(made.as_fd(), 0, &attributes)?;
+        sys::mount::mount_setattr(made.as_fd(), 0, &attributes(mount.options.attr))?;
     }
     if !mount.options.recursive.is_empty() {
-        sys::mount::mount_setattr(made.as_fd(), 0, &mount.options.recursive)?;
+        sys::mount::mount_setattr(made.as_fd(), 0, &attributes(mount.options.recursive))?;
     }
     set_propagation(made.as_fd(), &mount.options)?;
     attach(made.as_fd(), target.as_fd(), mount)
@@ -180,7 +183,7 @@ fn staged(create: &Create<'_>, mount: &Mount, fstype: &str, source: &str) -> Res
     sys::mount::umount(create.staging, libc::MNT_DETACH)?;
     let clone = clone?;
     if !mount.options.attr.is_empty() && !mount.options.tmpcopyup {
-        sys::mount::mount_setattr(clone.as_fd(), 0, &mount.options.attr)?;
+        sys::mount::mount_setattr(clone.as_fd(), 0, &attributes(mount.options.attr))?;
     }
     Ok(clone)
 }

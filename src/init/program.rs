@@ -40,9 +40,7 @@ pub fn find(child: &mut Child<'_>) -> Result<()> {
     let process = child.process()?;
     let mut env = process.env.clone();
     env.extend(child.extra_env.iter().cloned());
-    if !env.iter().any(|entry| entry.starts_with("HOME=")) {
-        env.push(format!("HOME={}", home(process.uid)));
-    }
+    env.extend(child.work.home.take());
     let name = process.args.first().map(String::as_str).unwrap_or_default();
     let path = if name.contains('/') {
         judge(name)?;
@@ -108,16 +106,39 @@ fn usable(path: &str) -> sys::Result<()> {
 
 /// The home directory that the container's /etc/passwd gives a uid, `/` without one. Only this field
 /// is taken from there: who we are is decided by numbers alone (CVE-2016-3697).
-fn home(uid: u32) -> String {
+fn home_of(uid: u32) -> Result<Option<String>> {
     let flags = libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY;
-    let Ok(file) = sys::fs::open(c"/etc/passwd", flags) else { return "/".into() };
-    let regular =
-        sys::fs::fstat(file.as_fd()).is_ok_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFREG);
-    let Ok(bytes) = sys::fs::read_to_end(file.as_fd(), PASSWD_MAX) else { return "/".into() };
-    if !regular {
-        return "/".into();
+    let file = match sys::fs::open(c"/etc/passwd", flags) {
+        Ok(file) => file,
+        // An image without users, or with something odd in the file's place.
+        Err(error)
+            if matches!(
+                error.errno,
+                libc::ENOENT | libc::ENOTDIR | libc::ELOOP | libc::EACCES | libc::ENXIO
+            ) =>
+        {
+            return Ok(None);
+        }
+        Err(error) => return Err(error.into()),
+    };
+    if sys::fs::fstat(file.as_fd())?.st_mode & libc::S_IFMT != libc::S_IFREG {
+        return Ok(None);
     }
-    home_in(&String::from_utf8_lossy(&bytes), uid).unwrap_or_else(|| "/".into())
+    match sys::fs::read_to_end(file.as_fd(), PASSWD_MAX) {
+        Ok(bytes) => Ok(home_in(&String::from_utf8_lossy(&bytes), uid)),
+        Err(error) if error.errno == libc::EFBIG => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Finds the user's home directory, where the environment names none.
+pub fn home(child: &mut Child<'_>) -> Result<()> {
+    let process = child.process()?;
+    if !process.env.iter().any(|entry| entry.starts_with("HOME=")) {
+        let found = home_of(process.uid)?.unwrap_or_else(|| "/".into());
+        child.work.home = Some(format!("HOME={found}"));
+    }
+    Ok(())
 }
 
 fn home_in(passwd: &str, uid: u32) -> Option<String> {

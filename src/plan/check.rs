@@ -2,7 +2,9 @@
 
 use std::fmt::Display;
 
-use oci_spec::runtime::{Linux, Spec};
+use oci_spec::runtime::Linux;
+
+use crate::plan::config::Config;
 
 use super::namespaces::{Kind, Namespaces};
 use crate::error::Findings;
@@ -69,8 +71,8 @@ pub fn version(version: &str, findings: &mut Findings) {
 }
 
 /// Host and domain name, annotations.
-pub fn names(spec: &Spec, namespaces: &Namespaces, findings: &mut Findings) {
-    for (at, name) in [("/hostname", spec.hostname()), ("/domainname", spec.domainname())] {
+pub fn names(spec: &Config, namespaces: &Namespaces, findings: &mut Findings) {
+    for (at, name) in [("/hostname", &spec.hostname), ("/domainname", &spec.domainname)] {
         let Some(name) = name.as_deref().filter(|name| !name.is_empty()) else { continue };
         no_nul(at, name, findings);
         // The kernel's limit (__NEW_UTS_LEN).
@@ -81,7 +83,7 @@ pub fn names(spec: &Spec, namespaces: &Namespaces, findings: &mut Findings) {
             findings.problem(at, "needs an own uts namespace: it would change the host");
         }
     }
-    for key in spec.annotations().iter().flatten().map(|(key, _)| key) {
+    for key in spec.annotations.iter().flatten().map(|(key, _)| key) {
         if key.is_empty() {
             findings.problem("/annotations", "has an empty key");
         }

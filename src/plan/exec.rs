@@ -51,15 +51,16 @@ pub fn plan(
     overrides: Option<&Overrides>,
     host: &Host,
     seccomp: Option<Program>,
-    keyring: bool,
+    (keyring, personality): (bool, Option<u64>),
 ) -> Result<(ExecPlan, Vec<String>), Error> {
     let mut findings = Findings::default();
     let mut process = match overrides {
         None => process::plan(spec, host, &mut findings),
         Some(overrides) => overridden(spec, overrides, host, &mut findings),
     };
-    if process.cwd.is_empty() {
-        process.cwd = "/".to_owned();
+    process.personality = personality;
+    if spec.exec_cpu_affinity().is_some() {
+        findings.problem("/process/execCPUAffinity", "is not supported by this version");
     }
     let steps = steps::exec(&process, &seccomp, keyring);
     Ok((ExecPlan { process, seccomp, steps }, findings.finish()?))
@@ -79,7 +80,11 @@ fn overridden(spec: &Spec, overrides: &Overrides, host: &Host, findings: &mut Fi
         spec.set_selinux_label(overrides.label.clone());
     }
     let mut env = spec.env().clone().unwrap_or_default();
-    env.extend(overrides.env.iter().cloned());
+    for entry in &overrides.env {
+        let name = entry.split('=').next().unwrap_or_default();
+        env.retain(|known| known.split('=').next() != Some(name));
+        env.push(entry.clone());
+    }
     spec.set_env(Some(env));
     let mut process = process::plan(&spec, host, findings);
     if let Some((uid, gid)) = overrides.user {

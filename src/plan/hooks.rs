@@ -1,6 +1,6 @@
 //! The six kinds of hooks.
 
-use oci_spec::runtime::Spec;
+use crate::plan::config::Config;
 
 use super::check::no_nul;
 use crate::error::{At, Findings};
@@ -33,8 +33,8 @@ pub struct Hooks {
 }
 
 /// Checks all hooks.
-pub fn plan(spec: &Spec, findings: &mut Findings) -> Hooks {
-    let Some(hooks) = spec.hooks() else {
+pub fn plan(spec: &Config, findings: &mut Findings) -> Hooks {
+    let Some(hooks) = &spec.hooks else {
         return Hooks::default();
     };
     #[allow(deprecated, reason = "prestart is deprecated in the spec and still used by engines")]
@@ -77,8 +77,12 @@ fn list(
             _ => vec![path.clone()],
         };
         let env = hook.env().clone().unwrap_or_default();
-        args.iter().for_each(|arg| no_nul(at.leaf("/args"), arg, findings));
-        env.iter().for_each(|entry| no_nul(at.leaf("/env"), entry, findings));
+        for arg in &args {
+            no_nul(at.leaf("/args"), arg, findings);
+        }
+        for entry in &env {
+            no_nul(at.leaf("/env"), entry, findings);
+        }
         Hook { at, path, args, env, timeout }
     };
     hooks.into_iter().flatten().enumerate().map(one).collect()

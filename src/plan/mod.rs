@@ -5,6 +5,7 @@
 
 pub mod caps;
 pub mod check;
+pub mod config;
 pub mod devices;
 pub mod exec;
 pub mod hooks;
@@ -14,10 +15,15 @@ pub mod options;
 pub mod paths;
 pub mod process;
 pub mod steps;
+#[cfg(test)]
+#[allow(clippy::panic, clippy::indexing_slicing, clippy::disallowed_methods)]
+mod tests;
 
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{Linux, Spec};
+use oci_spec::runtime::Linux;
+
+use crate::plan::config::Config;
 
 use crate::cgroup::Placement;
 use crate::error::{Error, Findings};
@@ -93,8 +99,6 @@ pub struct Plan {
     pub hostname: Option<String>,
     /// Domain name, if set.
     pub domainname: Option<String>,
-    /// Argument of personality(2).
-    pub personality: Option<u64>,
     /// A new session keyring.
     pub keyring: bool,
     /// Cgroup and limits.
@@ -112,18 +116,18 @@ pub struct Plan {
 /// Plans a container, or tells everything that is wrong with it. Warnings come with the plan.
 pub fn create(
     id: &str,
-    spec: &Spec,
+    spec: &Config,
     bundle: &Path,
     host: &Host,
     options: &Options,
 ) -> Result<(Plan, Vec<String>), Error> {
     let mut findings = Findings::default();
     let none = Linux::default();
-    let linux = spec.linux().as_ref().unwrap_or_else(|| {
+    let linux = spec.linux.as_ref().unwrap_or_else(|| {
         findings.problem("/linux", "missing: this is a runtime for Linux containers");
         &none
     });
-    check::version(spec.version(), &mut findings);
+    check::version(&spec.oci_version, &mut findings);
     check::not_yet(linux, &mut findings);
     let namespaces = namespaces::plan(linux, &mut findings);
     check::names(spec, &namespaces, &mut findings);
@@ -148,18 +152,21 @@ pub fn create(
         masked: list("/linux/maskedPaths", linux.masked_paths(), &namespaces, &mut findings),
         readonly: list("/linux/readonlyPaths", linux.readonly_paths(), &namespaces, &mut findings),
         sysctls: paths::sysctls(linux.sysctl().as_ref(), &namespaces, &mut findings),
-        hostname: text(spec.hostname()),
-        domainname: text(spec.domainname()),
-        personality: process::personality(linux.personality().as_ref(), &mut findings),
+        hostname: text(&spec.hostname),
+        domainname: text(&spec.domainname),
         keyring: !options.no_new_keyring,
         cgroup: crate::cgroup::plan(linux, id, &options.cgroup, &host.cgroups, &mut findings),
-        process: spec.process().as_ref().map(|spec| process::plan(spec, host, &mut findings)),
+        process: spec.process.as_ref().map(|spec| process::plan(spec, host, &mut findings)),
         seccomp: seccomp(linux, &mut findings),
         hooks: hooks::plan(spec, &mut findings),
         namespaces,
         mounts,
         steps: Vec::new(),
     };
+    let personality = process::personality(linux.personality().as_ref(), &mut findings);
+    if let Some(process) = &mut plan.process {
+        process.personality = personality;
+    }
     terminal(plan.process.as_ref(), options, &mut findings);
     plan.steps = steps::create(&plan);
     Ok((plan, findings.finish()?))
@@ -175,12 +182,12 @@ fn list(
 }
 
 fn root(
-    spec: &Spec,
+    spec: &Config,
     bundle: &Path,
     namespaces: &Namespaces,
     findings: &mut Findings,
 ) -> (PathBuf, bool) {
-    let Some(root) = spec.root() else {
+    let Some(root) = &spec.root else {
         findings.problem("/root", "missing");
         return (PathBuf::new(), false);
     };
@@ -235,7 +242,7 @@ fn mount_label<'a>(linux: &'a Linux, host: &Host, findings: &mut Findings) -> Op
 
 fn seccomp(linux: &Linux, findings: &mut Findings) -> Option<Program> {
     let profile = linux.seccomp().as_ref()?;
-    if profile.listener_path().is_some() {
+    if profile.listener_path().as_ref().is_some_and(|path| !path.as_os_str().is_empty()) {
         findings.problem("/linux/seccomp/listenerPath", "is not supported by this version");
     }
     let mut warnings = Vec::new();
@@ -267,11 +274,7 @@ fn terminal(process: Option<&Process>, options: &Options, findings: &mut Finding
             "/process/terminal",
             "cannot allocate tty if onggi will detach without setting console socket",
         ),
-        (true, false, true) => findings.problem(
-            "--console-socket",
-            "cannot use console socket if onggi will not detach or allocate tty",
-        ),
-        (false, _, true) => findings.problem(
+        (true, false, true) | (false, _, true) => findings.problem(
             "--console-socket",
             "cannot use console socket if onggi will not detach or allocate tty",
         ),

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::Spec;
+use crate::plan::config::Config;
 
 use super::check::no_nul;
 use super::namespaces::{Kind, Namespaces};
@@ -96,13 +96,13 @@ pub fn clean(path: &Path) -> String {
 
 /// Sorts out every mount.
 pub fn plan(
-    spec: &Spec,
+    spec: &Config,
     bundle: &Path,
     namespaces: &Namespaces,
     mount_label: Option<&str>,
     findings: &mut Findings,
 ) -> Vec<Mount> {
-    let mounts = spec.mounts().as_deref().unwrap_or_default();
+    let mounts = spec.mounts.as_deref().unwrap_or_default();
     if !mounts.is_empty() && !namespaces.is_new(Kind::Mount) {
         findings.problem(
             "/mounts",

@@ -1,6 +1,21 @@
 //! The table of mount options (config.md, "Linux mount options") and what each means to the mount calls.
 
-use crate::sys::mount::MountAttr;
+/// Attributes of a mount to set and to clear (`mount_setattr`(2)).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Attributes {
+    /// `MOUNT_ATTR_*` to set.
+    pub set: u64,
+    /// `MOUNT_ATTR_*` to clear.
+    pub clear: u64,
+}
+
+impl Attributes {
+    /// Whether they would change anything.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self == Self::default()
+    }
+}
 
 /// Attributes of `mount_setattr`(2).
 pub mod attr {
@@ -112,10 +127,10 @@ pub const TABLE: &[(&str, Effect)] = &[
 /// What a mount's options add up to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Options {
-    /// For this mount; `propagation` is not used.
-    pub attr: MountAttr,
+    /// For this mount.
+    pub attr: Attributes,
     /// For the whole tree.
-    pub recursive: MountAttr,
+    pub recursive: Attributes,
     /// Propagation types in order: flag, whole tree.
     pub propagation: Vec<(u64, bool)>,
     /// Superblock flags.
@@ -133,7 +148,7 @@ pub struct Options {
 }
 
 /// A later option wins over an earlier one, as in mount(8).
-fn merge(into: &mut MountAttr, set: u64, clear: u64) {
+fn merge(into: &mut Attributes, set: u64, clear: u64) {
     into.set = into.set & !clear & !set | set;
     into.clear = into.clear & !set & !clear | clear;
     if (set | clear) & attr::ATIME != 0 {

@@ -91,7 +91,7 @@ pub fn sysctls(
 ) -> Vec<Sysctl> {
     let mut sysctls = Vec::new();
     for (name, value) in spec.into_iter().flatten() {
-        let at = format!("/linux/sysctl/{}", crate::bundle::escape(name));
+        let at = format!("/linux/sysctl/{}", crate::error::escape(name));
         super::check::no_nul(&at, value, findings);
         let path = path_of(name);
         let odd = |part: &str| part.is_empty() || part == "." || part == "..";

@@ -9,7 +9,6 @@ use super::caps::{self, CapSets};
 use super::check::{id, no_nul};
 use crate::error::{At, Findings};
 use crate::host::Host;
-use crate::sys::sched::SchedAttr;
 
 /// A resource limit.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +23,19 @@ pub struct Rlimit {
     pub soft: u64,
     /// Hard limit, `u64::MAX` for none.
     pub hard: u64,
+}
+
+/// A scheduling policy, in the kernel's numbers (`sched_setattr`(2)).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the kernel's names; times are in nanoseconds")]
+pub struct Scheduler {
+    pub policy: u32,
+    pub flags: u64,
+    pub nice: i32,
+    pub priority: u32,
+    pub runtime: u64,
+    pub deadline: u64,
+    pub period: u64,
 }
 
 /// The process to run.
@@ -56,13 +68,24 @@ pub struct Process {
     /// `oom_score_adj`, untouched when absent.
     pub oom_score_adj: Option<i32>,
     /// Scheduling policy.
-    pub scheduler: Option<SchedAttr>,
+    pub scheduler: Option<Scheduler>,
     /// class << 13 | level.
     pub io_priority: Option<u32>,
+    /// Argument of personality(2); of the container, for exec'd processes as well.
+    pub personality: Option<u64>,
     /// `AppArmor` profile to enter at execve.
     pub apparmor: Option<String>,
     /// `SELinux` label to enter at execve.
     pub selinux: Option<String>,
+}
+
+impl Process {
+    /// Gives its terminal the caller's size where the configuration names none.
+    pub fn size_as(&mut self, size: Option<(u16, u16)>) {
+        if self.terminal && self.console_size.is_none() {
+            self.console_size = size;
+        }
+    }
 }
 
 const DEFAULT_UMASK: u32 = 0o022;
@@ -111,6 +134,7 @@ pub fn plan(spec: &oci_spec::runtime::Process, host: &Host, findings: &mut Findi
         oom_score_adj: oom_score_adj(spec.oom_score_adj(), findings),
         scheduler: scheduler(spec.scheduler().as_ref(), findings),
         io_priority: io_priority(spec.io_priority().as_ref(), findings),
+        personality: None,
         apparmor: label(
             "/process/apparmorProfile",
             spec.apparmor_profile().as_deref(),
@@ -224,7 +248,7 @@ fn resource(kind: PosixRlimitType) -> (u32, &'static str) {
 fn scheduler(
     spec: Option<&oci_spec::runtime::Scheduler>,
     findings: &mut Findings,
-) -> Option<SchedAttr> {
+) -> Option<Scheduler> {
     let spec = spec?;
     let policy = match spec.policy() {
         LinuxSchedulerPolicy::SchedOther => 0,
@@ -244,9 +268,7 @@ fn scheduler(
         findings.problem("/process/scheduler/priority", "is negative");
         0
     });
-    let size = u32::try_from(size_of::<SchedAttr>()).unwrap_or(0);
-    Some(SchedAttr {
-        size,
+    Some(Scheduler {
         policy,
         flags,
         nice,

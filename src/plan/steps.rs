@@ -43,6 +43,7 @@ pub enum Do {
     MaskedPath(usize),
     Label,
     Stdio,
+    Home,
     Rlimit(usize),
     Umask,
     BoundingSet,
@@ -137,9 +138,6 @@ fn namespaces(plan: &Plan, list: &mut Vec<Step>) {
     if plan.domainname.is_some() {
         push(list, "/domainname", Do::Domainname);
     }
-    if plan.personality.is_some() {
-        push(list, "/linux/personality", Do::Personality);
-    }
 }
 
 fn rootfs(plan: &Plan, list: &mut Vec<Step>) {
@@ -172,9 +170,6 @@ fn rootfs(plan: &Plan, list: &mut Vec<Step>) {
         push(list, "/process/cwd", Do::MakeCwd);
     }
     push(list, "/root/path", Do::SwitchRoot);
-    if plan.rootfs_propagation.is_some() {
-        push(list, "/linux/rootfsPropagation", Do::RootfsPropagation);
-    }
     for (index, hidden) in plan.readonly.iter().enumerate() {
         list.push(Step { at: hidden.at, act: Do::ReadonlyPath(index) });
     }
@@ -183,6 +178,10 @@ fn rootfs(plan: &Plan, list: &mut Vec<Step>) {
     }
     if plan.root_readonly {
         push(list, "/root/readonly", Do::RootReadonly);
+    }
+    // Last, for what is unbindable cannot be cloned for masks.
+    if plan.rootfs_propagation.is_some() {
+        push(list, "/linux/rootfsPropagation", Do::RootfsPropagation);
     }
 }
 
@@ -203,6 +202,11 @@ fn identity(
         push(list, at, Do::Label);
     }
     push(list, "", Do::Stdio);
+    // Files are read before the limits, one of which is about files.
+    push(list, "/process/env", Do::Home);
+    if process.personality.is_some() {
+        push(list, "/linux/personality", Do::Personality);
+    }
     for (index, limit) in process.rlimits.iter().enumerate() {
         list.push(Step { at: limit.at, act: Do::Rlimit(index) });
     }
@@ -218,6 +222,9 @@ fn identity(
     push(list, "/process/capabilities", Do::Capabilities);
     if process.no_new_privs {
         push(list, "/process/noNewPrivileges", Do::NoNewPrivs);
+    }
+    // Under a filter that is already loaded only what it must allow anyway may be called.
+    if process.no_new_privs || seccomp.is_none() {
         push(list, "/process", Do::CheckIdentity);
     }
 }

@@ -130,7 +130,7 @@ impl<'a> Code<'a> {
             section.ranges.iter().map(|range| (range.start, self.verdict(range))).collect();
         match self.tree(&targets) {
             Target::At(root) => self.load(NUMBER, Target::At(root)),
-            always => always,
+            always @ Target::Return(_) => always,
         }
     }
 

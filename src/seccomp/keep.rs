@@ -17,7 +17,7 @@ pub fn to_bytes(program: &Program) -> Vec<u8> {
 /// Reads them back; `None` where it is no filter. The kernel checks the rest.
 #[must_use]
 pub fn from_bytes(bytes: &[u8], flags: u32) -> Option<Program> {
-    if bytes.is_empty() || bytes.len() % 8 != 0 {
+    if bytes.is_empty() || !bytes.len().is_multiple_of(8) {
         return None;
     }
     let filter = bytes

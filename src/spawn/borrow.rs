@@ -43,6 +43,10 @@ impl Drop for Borrow {
             if sys::process::setns(home.as_fd(), kind.flag()).is_err() {
                 // Better dead than doing the rest in a container's namespace. The child sees the
                 // socket close and ends; the record is there for delete.
+                crate::log::stderr_line(&format!(
+                    "onggi: cannot return to the own {} namespace: giving up",
+                    kind.name()
+                ));
                 std::process::abort();
             }
         }

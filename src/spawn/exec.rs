@@ -27,8 +27,6 @@ pub struct Request {
     pub inherited: u32,
     /// What they mean, for its environment.
     pub extra_env: Vec<String>,
-    /// Sub-cgroup of the container's, relative.
-    pub cgroup: Option<String>,
 }
 
 /// Runs the planned process in the container; returns once it is the program.
@@ -53,7 +51,7 @@ pub fn exec(container: &Container, plan: &ExecPlan, request: &Request) -> Result
         extra_env: request.extra_env.clone(),
         work: Work::default(),
     };
-    let cloned = clone(child, init.as_fd(), mask, group.as_ref(), pid)?;
+    let (cloned, socket) = clone(child, socket, (init.as_fd(), pid), mask, group.as_ref())?;
     match attend(plan, request, &cloned, &socket) {
         Ok(terminal) => Ok(Created { pid: cloned.pid, pidfd: cloned.pidfd, terminal }),
         Err(error) => Err(super::also(error, end_child(&cloned))),
@@ -92,11 +90,11 @@ fn root_of(pid: i32) -> Result<OwnedFd> {
 /// Clones into the container's pid namespace and v2 cgroup.
 fn clone(
     child: Child<'_>,
-    init: BorrowedFd<'_>,
+    socket: OwnedFd,
+    (init, pid): (BorrowedFd<'_>, i32),
     mask: i32,
     group: Option<&Group>,
-    pid: i32,
-) -> Result<sys::process::Child> {
+) -> Result<(sys::process::Child, OwnedFd)> {
     // From its first moment the child is visible to the container, which may trace what is dumpable.
     sys::process::set_dumpable(false)?;
     let pid_namespace: &[(Kind, BorrowedFd<'_>)] =
@@ -121,11 +119,13 @@ fn clone(
     };
     let Some(cloned) = cloned else {
         std::mem::forget(borrow);
+        // Its copy of the parent's end would keep it from ever seeing that the parent has died.
+        drop(socket);
         init::run(child)
     };
     drop(borrow);
     drop(child);
-    Ok(cloned)
+    Ok((cloned, socket))
 }
 
 /// Drives the child to execve; the end of its socket is success.

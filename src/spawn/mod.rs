@@ -163,6 +163,7 @@ impl<'a> Making<'a> {
             seccomp_flags: plan.seccomp.as_ref().map(|program| program.flags),
             own_pid_namespace: plan.namespaces.is_new(Kind::Pid),
             keyring: plan.keyring,
+            personality: plan.process.as_ref().and_then(|process| process.personality),
             chroot: plan.switch == crate::plan::Switch::Chroot,
             pid_file: request.pid_file.clone(),
             owner: owner(host.euid),
@@ -210,7 +211,7 @@ impl<'a> Making<'a> {
             extra_env: request.extra_env.clone(),
             work: Work::default(),
         };
-        self.clone_init(plan, &prepared, &group, child, &socket)?;
+        let socket = self.clone_init(plan, &prepared, &group, child, socket)?;
         drop((mounts, prepared));
         self.place(plan, &group)?;
         protocol::send(socket.as_fd(), &Message::Go)?;
@@ -244,8 +245,8 @@ impl<'a> Making<'a> {
         prepared: &Prepared,
         group: &Group,
         child: Child<'_>,
-        socket: &OwnedFd,
-    ) -> Result<()> {
+        socket: OwnedFd,
+    ) -> Result<OwnedFd> {
         let joined: Vec<(Kind, BorrowedFd<'_>)> = plan
             .namespaces
             .joined
@@ -258,12 +259,15 @@ impl<'a> Making<'a> {
             // Others in that pid namespace see the child from its first moment.
             sys::process::set_dumpable(false)?;
         }
+        sys::memory::trim_heap();
         // The child's current directory, in its own mount namespace, is where the rootfs goes.
         sys::fs::fchdir(prepared.rootfs.as_fd())?;
         let borrow = Borrow::enter(&joined)?;
         let cloned = clone_into(clone_flags(plan), group)?;
         let Some(cloned) = cloned else {
             std::mem::forget(borrow);
+            // Its copy of the parent's end would keep it from ever seeing that the parent has died.
+            drop(socket);
             init::run(child)
         };
         drop(borrow);
@@ -272,9 +276,8 @@ impl<'a> Making<'a> {
         let pid = cloned.pid;
         self.child = Some(cloned);
         self.state.init = Some(state::identify(pid)?);
-        // A child that has died already is told by its socket.
-        let _: &OwnedFd = socket;
-        self.state.save(self.dir.as_fd())
+        self.state.save(self.dir.as_fd())?;
+        Ok(socket)
     }
 
     /// What only the parent can do to the child before it begins.
@@ -425,7 +428,7 @@ pub fn render(steps: &[Step], failure: &Failure) -> String {
     let at = usize::try_from(failure.step).ok().and_then(|index| steps.get(index));
     match at.map(|step| step.at.to_string()).filter(|at| !at.is_empty()) {
         // Some texts begin with their place: a hook's, and those engines look for.
-        Some(at) if !text.starts_with('/') && !text.starts_with("exec: ") => {
+        Some(at) if !text.starts_with(&at) && !text.starts_with("exec: ") => {
             format!("{at}: {text}")
         }
         _ => text.to_owned(),
@@ -443,8 +446,18 @@ pub fn set_oom_score_adj(pid: i32, process: &Process) -> Result<()> {
 
 /// Scheduling of a child that has done its own work: a `SCHED_DEADLINE` task could not have forked.
 pub fn schedule(pid: i32, process: &Process) -> Result<()> {
-    if let Some(attr) = &process.scheduler {
-        sys::sched::sched_setattr(pid, attr).map_err(Error::at("/process/scheduler"))?;
+    if let Some(scheduler) = &process.scheduler {
+        let attr = sys::sched::SchedAttr {
+            size: u32::try_from(size_of::<sys::sched::SchedAttr>()).unwrap_or(0),
+            policy: scheduler.policy,
+            flags: scheduler.flags,
+            nice: scheduler.nice,
+            priority: scheduler.priority,
+            runtime: scheduler.runtime,
+            deadline: scheduler.deadline,
+            period: scheduler.period,
+        };
+        sys::sched::sched_setattr(pid, &attr).map_err(Error::at("/process/scheduler"))?;
     }
     if let Some(value) = process.io_priority {
         sys::sched::ioprio_set(pid, value).map_err(Error::at("/process/ioPriority"))?;
@@ -462,7 +475,12 @@ pub fn send_fd(socket: &Path, fd: BorrowedFd<'_>, name: &str) -> Result<()> {
 /// whose pid it is, so that a temporary file that a crash leaves can be found again.
 pub fn write_pid_file(path: &Path, pid: i32, owner: &str) -> Result<()> {
     let (dir, name, temporary) = pid_file_names(path, owner)?;
-    let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC | libc::O_NOFOLLOW;
+    // What a killed attempt has left goes first: the file must be new, and ours.
+    match sys::fs::unlinkat(dir.as_fd(), &temporary, 0) {
+        Err(error) if error.errno != libc::ENOENT => return Err(Error::at("--pid-file")(error)),
+        _ => {}
+    }
+    let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW;
     let file =
         sys::fs::openat(dir.as_fd(), &temporary, flags, 0o644).map_err(Error::at("--pid-file"))?;
     let written = sys::fs::write_all(file.as_fd(), pid.to_string().as_bytes())

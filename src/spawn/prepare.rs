@@ -31,7 +31,7 @@ pub struct Prepared {
 /// Opens everything the plan names on the host.
 pub fn prepare(plan: &Plan) -> Result<Prepared> {
     let namespaces = join_files(&plan.namespaces)?;
-    foreign_sysctls(plan, &namespaces)?;
+    foreign_only(plan, &namespaces)?;
     let rootfs = open_rootfs(&plan.rootfs)?;
     let tree = match plan.switch {
         Switch::Chroot => None,
@@ -138,9 +138,16 @@ fn join_file(joined: &Joined) -> Result<OwnedFd> {
     }
 }
 
-/// A sysctl of a joined namespace that is our own would change the host.
-fn foreign_sysctls(plan: &Plan, files: &[OwnedFd]) -> Result<()> {
+/// A sysctl or a name in a joined namespace that is our own would change the host.
+fn foreign_only(plan: &Plan, files: &[OwnedFd]) -> Result<()> {
     for (joined, file) in plan.namespaces.joined.iter().zip(files) {
+        let named = plan.hostname.is_some() || plan.domainname.is_some();
+        if joined.kind == Kind::Uts && named && is_ours(joined.kind, file.as_fd())? {
+            return Err(Error::text(format!(
+                "{}: the joined uts namespace is the host's, whose name would change",
+                joined.at.leaf("/path")
+            )));
+        }
         let Some(sysctl) = plan.sysctls.iter().find(|sysctl| sysctl.kind == joined.kind) else {
             continue;
         };

@@ -12,7 +12,10 @@ use crate::sys::exec::CStrings;
 const MFD_EXEC: u32 = 0x10;
 /// `F_SEAL_EXEC`, Linux 6.3: the mode's x bits stay.
 const F_SEAL_EXEC: i32 = 0x20;
-const SEALS: i32 = libc::F_SEAL_SEAL | libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_WRITE;
+/// Future writes are all there can be: the copy is made without a writable mapping. `F_SEAL_WRITE` would
+/// also wait for, and now and then fail on (EBUSY), a page that another CPU still holds a reference to.
+const SEALS: i32 =
+    libc::F_SEAL_SEAL | libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_FUTURE_WRITE;
 const EROFS_SUPER_MAGIC: i64 = 0xe0f5_e1e2;
 const SQUASHFS_MAGIC: i64 = 0x7371_7368;
 const OVERLAYFS_SUPER_MAGIC: i64 = 0x794c_7630;

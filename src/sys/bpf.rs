@@ -22,7 +22,7 @@ struct Attr([u64; 16]);
 
 impl Attr {
     fn u32(&mut self, offset: usize, value: u32) {
-        let (index, high) = (offset / 8, offset % 8 != 0);
+        let (index, high) = (offset / 8, !offset.is_multiple_of(8));
         if let Some(word) = self.0.get_mut(index) {
             let shift = if high == cfg!(target_endian = "little") { 32 } else { 0 };
             *word |= u64::from(value) << shift;
@@ -30,7 +30,7 @@ impl Attr {
     }
 
     fn get_u32(&self, offset: usize) -> u32 {
-        let (index, high) = (offset / 8, offset % 8 != 0);
+        let (index, high) = (offset / 8, !offset.is_multiple_of(8));
         let shift = if high == cfg!(target_endian = "little") { 32 } else { 0 };
         self.0.get(index).map_or(0, |word| (word >> shift & 0xffff_ffff) as u32)
     }
@@ -70,7 +70,7 @@ pub fn load_device_program(instructions: &[u64]) -> Result<OwnedFd> {
         return owned(second, "bpf", "BPF_PROG_LOAD");
     }
     let said = CStr::from_bytes_until_nul(&log).map(|text| text.to_string_lossy().into_owned());
-    error.kernel = said.unwrap_or_default().lines().last().unwrap_or_default().to_owned();
+    said.unwrap_or_default().lines().last().unwrap_or_default().clone_into(&mut error.kernel);
     Err(error)
 }
 

@@ -167,14 +167,16 @@ pub fn join_session_keyring(name: &CStr) -> Result<()> {
     // SAFETY: `name` is a C string that outlives the call.
     let ret =
         unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, name.as_ptr()) };
-    done(ret, "keyctl", "join session keyring")
-}
-
-/// Whether the C library found us in secure-execution mode (getauxval(3) `AT_SECURE`).
-#[must_use]
-pub fn at_secure() -> bool {
-    // SAFETY: reads the auxiliary vector the kernel gave us.
-    unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
+    let id = check(ret, "keyctl", "join session keyring")?;
+    // The default, and user search: without it exec could not find the keyring by its name and would
+    // make one more each time (keyctl(2) KEYCTL_SETPERM, keyrings(7)).
+    const KEYCTL_SETPERM: libc::c_long = 5;
+    const POSSESSOR_ALL_USER_VIEW_READ_SEARCH: libc::c_long = 0x3f0b_0000;
+    // SAFETY: takes no pointer.
+    let ret = unsafe {
+        libc::syscall(libc::SYS_keyctl, KEYCTL_SETPERM, id, POSSESSOR_ALL_USER_VIEW_READ_SEARCH)
+    };
+    done(ret, "keyctl", "set permissions of the session keyring")
 }
 
 /// The length of a file's `security.capability` attribute, 0 for none.

@@ -168,13 +168,6 @@ pub fn renameat(dir: BorrowedFd<'_>, from: &CStr, to: &CStr) -> Result<()> {
     done(ret.into(), "rename", show(to))
 }
 
-/// fchmod(2).
-pub fn fchmod(fd: BorrowedFd<'_>, mode: u32) -> Result<()> {
-    // SAFETY: takes no pointer.
-    let ret = unsafe { libc::fchmod(fd.as_raw_fd(), mode) };
-    done(ret.into(), "fchmod", "")
-}
-
 /// fchmodat(2) of a name that is known to be no link: it was just made in this directory.
 pub fn fchmodat(dir: BorrowedFd<'_>, path: &CStr, mode: u32) -> Result<()> {
     // SAFETY: `path` is a C string that outlives the call.

@@ -6,9 +6,9 @@
 
 pub mod bpf;
 pub mod cred;
-pub mod entry;
 pub mod exec;
 pub mod fs;
+pub mod memory;
 pub mod mount;
 pub mod process;
 pub mod sched;
@@ -98,6 +98,22 @@ pub fn errno_words(errno: i32) -> String {
         }
         _ => words.to_owned(),
     }
+}
+
+/// Text from elsewhere with its control characters made visible.
+#[must_use]
+pub fn visible(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for letter in text.chars() {
+        if letter.is_control()
+            || matches!(letter, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}')
+        {
+            out.extend(letter.escape_default());
+        } else {
+            out.push(letter);
+        }
+    }
+    out
 }
 
 /// `text` as a C string; a NUL in it is `EINVAL`, as the kernel could only see half of it.

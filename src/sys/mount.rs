@@ -121,7 +121,7 @@ fn with_kernel_log(mut error: Error, context: BorrowedFd<'_>) -> Error {
     while let Ok(count) = super::fs::read(context, &mut buffer) {
         let message = String::from_utf8_lossy(buffer.get(..count).unwrap_or_default());
         if let Some(text) = message.strip_prefix("e ").or_else(|| message.strip_prefix("w ")) {
-            text.trim_end().escape_debug().to_string().clone_into(&mut error.kernel);
+            error.kernel = super::visible(text.trim_end());
         }
         if count == 0 {
             break;

@@ -139,13 +139,6 @@ pub fn wait(pidfd: BorrowedFd<'_>, block: bool) -> Result<Option<Exit>> {
     }
 }
 
-/// Reaps any one child that has ended; `None` when none has.
-pub fn reap_any() -> Option<i32> {
-    // SAFETY: a null status pointer is allowed.
-    let pid = unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG) };
-    (pid > 0).then_some(pid)
-}
-
 /// setns(2): `kind` is one `CLONE_NEW*` for a namespace file, or several for a pidfd.
 pub fn setns(fd: BorrowedFd<'_>, kind: i32) -> Result<()> {
     // SAFETY: takes no pointer.
@@ -202,24 +195,28 @@ pub fn set_dumpable(on: bool) -> Result<()> {
     prctl(libc::PR_SET_DUMPABLE, u64::from(on), 0, "PR_SET_DUMPABLE").map(|_| ())
 }
 
-/// `PR_SET_CHILD_SUBREAPER`: orphans below come to this process.
-pub fn set_child_subreaper() -> Result<()> {
-    prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, "PR_SET_CHILD_SUBREAPER").map(|_| ())
-}
-
 /// Gives every signal its default action back and unblocks all: both outlive execve(2), and engines
 /// start us with `SIGPIPE` ignored.
 pub fn reset_signals() -> Result<()> {
-    for signal in 1..=64 {
-        // 32 and 33 are the C library's own; KILL and STOP cannot be set.
-        if matches!(signal, libc::SIGKILL | libc::SIGSTOP | 32 | 33) {
+    /// The kernel's struct sigaction: all zero is `SIG_DFL` without flags, mask or restorer.
+    const DEFAULT: [u64; 4] = [0; 4];
+    for signal in 1..=64i32 {
+        if matches!(signal, libc::SIGKILL | libc::SIGSTOP) {
             continue;
         }
-        // SAFETY: the default action needs no code of ours.
-        let ret = unsafe { libc::signal(signal, libc::SIG_DFL) };
-        if ret == libc::SIG_ERR {
-            return Err(Error::last("signal", signal));
-        }
+        // By the raw call, as the C library refuses its own signals 32 and 33, which posix_spawn leaves
+        // ignored in its children.
+        // SAFETY: the new action is as long as the kernel's struct; a null old one is allowed.
+        let ret = unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                DEFAULT.as_ptr(),
+                std::ptr::null_mut::<u64>(),
+                8usize,
+            )
+        };
+        done(ret, "sigaction", signal)?;
     }
     unblock_signals()
 }
@@ -266,13 +263,4 @@ pub fn now() -> (i64, i64) {
     // SAFETY: `time` is room for one timespec; this clock always exists.
     unsafe { libc::clock_gettime(libc::CLOCK_REALTIME, &raw mut time) };
     (time.tv_sec, time.tv_nsec)
-}
-
-/// 8 bytes from getrandom(2), to name what must not be guessed or met twice.
-pub fn random() -> Result<u64> {
-    let mut bytes = [0u8; 8];
-    // SAFETY: the buffer is as long as we say.
-    let ret = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
-    check(ret as libc::c_long, "getrandom", "")?;
-    Ok(u64::from_ne_bytes(bytes))
 }

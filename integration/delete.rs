@@ -1,0 +1,209 @@
+//! delete: when it is allowed, what it takes away, what it leaves alone.
+
+use std::fs;
+
+use crate::support::{Bundle, eventually, host};
+
+/// containerd's plain delete must not end a running container.
+#[test]
+fn row80_delete_of_a_running_container_is_refused() {
+    require!(root);
+    let bundle = Bundle::new();
+    let web = bundle.container("web");
+    web.up();
+    web.delete().fails_with("cannot delete container web that is not stopped: running");
+    assert_eq!(web.status(), "running");
+}
+
+/// containerd deletes created tasks without force.
+#[test]
+fn row80_delete_of_a_created_container_kills_its_init() {
+    require!(root);
+    let bundle = Bundle::new();
+    let web = bundle.container("web");
+    web.create().ok();
+    let init = web.init();
+    web.delete().ok();
+    assert!(!init.is_alive());
+    bundle.assert_clean();
+}
+
+/// The ordinary end.
+#[test]
+fn row80_delete_of_a_stopped_container() {
+    require!(root);
+    let bundle = Bundle::new();
+    let web = bundle.container("web");
+    web.up();
+    web.stop();
+    web.delete().ok();
+    bundle.assert_clean();
+    web.state_call().fails_with("does not exist");
+}
+
+/// podman always deletes by force.
+#[test]
+fn row80_delete_force_of_a_running_container() {
+    require!(root);
+    let bundle = Bundle::sh("sleep 1001 & sleep 1002 & setsid sleep 1003 & sleep 1004");
+    let web = bundle.container("web");
+    web.up();
+    web.delete_force().ok();
+    bundle.assert_clean();
+}
+
+/// The id is free again at once, ten times over.
+#[test]
+fn row80_same_id_can_be_created_right_after_delete() {
+    require!(root);
+    let bundle = Bundle::new();
+    let web = bundle.container("web");
+    for _ in 0..10 {
+        web.up();
+        web.delete_force().ok();
+        bundle.assert_clean();
+    }
+}
+
+/// containerd's cleanup deletes a second time; CRI-O and podman do not look first.
+#[test]
+fn row81_delete_force_of_an_unknown_id_is_silent_success() {
+    require!(root);
+    let bundle = Bundle::new();
+    let output = bundle.onggi(&["delete", "--force", "nobody"]).run().ok();
+    assert_eq!((output.stdout.as_str(), output.stderr.as_str()), ("", ""));
+    assert!(output.errors().is_empty(), "{output}");
+}
+
+/// containerd takes this text for success.
+#[test]
+fn row81_delete_of_an_unknown_id_is_an_error() {
+    require!(root);
+    let bundle = Bundle::new();
+    bundle.onggi(&["delete", "nobody"]).run().fails_with("does not exist");
+}
+
+/// A killed init stays in the kernel until every exec'd process of its namespace has been waited
+/// for by its parent, and that is the engine. delete --force has to wait for it.
+#[test]
+fn row82_delete_force_waits_for_init_with_unreaped_exec_processes() {
+    require!(root);
+    let bundle = Bundle::new();
+    let web = bundle.container("web");
+    web.up();
+    let init = web.init();
+    let engine = web.call("exec", &["--detach"]).args(&["sleep", "999"]).under_lazy_parent();
+    let second = engine.process().children();
+    assert_eq!(second.len(), 1);
+    let delete = web.call("delete", &["--force"]).spawn();
+    eventually("exec's process is a zombie", || {
+        (second[0].stat(3).as_deref() == Some("Z")).then_some(())
+    });
+    assert!(init.stat(3).is_some(), "init has gone before its last process");
+    assert!(!delete.has_ended(), "delete has not waited for init");
+    engine.signal(libc::SIGKILL);
+    delete.wait().ok();
+    bundle.assert_clean();
+}
+
+/// The runtime was killed in the first moments of create: a directory and nothing in it.
+#[test]
+fn row83_delete_force_of_a_directory_without_state() {
+    require!(root);
+    let bundle = Bundle::new();
+    fs::create_dir_all(bundle.root().join("web")).unwrap();
+    bundle.onggi(&["delete", "--force", "web"]).run().ok();
+    assert_eq!(bundle.state_entries(), [""; 0]);
+}
+
+/// The same with files that are no state, and list does not stumble over it.
+#[test]
+fn row83_delete_force_of_a_directory_with_garbage() {
+    require!(root);
+    let bundle = Bundle::new();
+    let dir = bundle.root().join("web");
+    fs::create_dir_all(&dir).unwrap();
+    for name in ["state.json", "status", "config.json", "intent.json"] {
+        fs::write(dir.join(name), "{ \"half\": ").unwrap();
+    }
+    bundle.onggi(&["list", "-q"]).run().ok();
+    bundle.onggi(&["delete", "--force", "web"]).run().ok();
+    assert_eq!(bundle.state_entries(), [""; 0]);
+}
+
+/// containerd unmounts bundle/rootfs right after delete and fails on EBUSY; and while the
+/// container runs its mounts must not come back to the host.
+#[test]
+fn row84_rootfs_of_the_engine_can_be_unmounted_after_delete() {
+    require!(root);
+    let bundle = Bundle::new();
+    let rootfs = bundle.rootfs();
+    let rootfs = rootfs.to_str().unwrap();
+    assert!(host::tool(&["mount", "--bind", rootfs, rootfs]).0.success());
+    assert!(host::tool(&["mount", "--make-shared", rootfs]).0.success());
+    let before = host::mounts_of(bundle.name());
+    let web = bundle.container("web");
+    web.up();
+    assert_eq!(host::mounts_of(bundle.name()), before);
+    web.stop();
+    web.delete().ok();
+    assert_eq!(host::mounts_of(bundle.name()), before);
+    let (status, text) = host::tool(&["umount", rootfs]);
+    assert!(status.success(), "{text}");
+}
+
+/// delete touches neither the engine's mounts nor the bundle.
+#[test]
+fn row85_delete_leaves_bundle_and_engine_mounts_alone() {
+    require!(root);
+    let bundle = Bundle::new();
+    let volume = bundle.rootfs().join("var");
+    let volume = volume.to_str().unwrap();
+    assert!(host::tool(&["mount", "-t", "tmpfs", bundle.name(), volume]).0.success());
+    fs::write(format!("{volume}/data"), "precious").unwrap();
+    let config = fs::read(bundle.path().join("config.json")).unwrap();
+    let web = bundle.container("web");
+    web.up();
+    web.delete_force().ok();
+    assert_eq!(fs::read_to_string(format!("{volume}/data")).unwrap(), "precious");
+    assert_eq!(fs::read(bundle.path().join("config.json")).unwrap(), config);
+    assert!(bundle.rootfs().join("bin/busybox").is_file());
+    assert!(host::tool(&["umount", volume]).0.success());
+}
+
+/// poststop hooks run once, after the process and its cgroup are gone.
+#[test]
+fn delete_runs_the_poststop_hooks_with_the_state_on_stdin() {
+    require!(root);
+    let bundle = Bundle::new();
+    let out = bundle.share("/out");
+    let script = format!("cat >> {}/state", out.display());
+    bundle.edit(|config| config.hook("poststop", "/bin/sh", &["sh", "-c", &script]));
+    let web = bundle.container("web");
+    web.up();
+    web.stop();
+    assert!(!out.join("state").exists());
+    web.delete().ok();
+    let text = fs::read_to_string(out.join("state")).unwrap();
+    let state: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((&state["id"], &state["status"]), (&"web".into(), &"stopped".into()));
+}
+
+/// A poststop hook that fails is only a warning: the container is gone all the same.
+#[test]
+fn delete_goes_on_after_a_failed_poststop_hook() {
+    require!(root);
+    let bundle = Bundle::new();
+    let out = bundle.share("/out");
+    let script = format!("echo second > {}/second", out.display());
+    bundle.edit(|config| {
+        config.hook("poststop", "/bin/false", &["false"]);
+        config.hook("poststop", "/bin/sh", &["sh", "-c", &script])
+    });
+    let web = bundle.container("web");
+    web.up();
+    web.stop();
+    web.delete().ok();
+    assert!(out.join("second").exists());
+    bundle.assert_clean();
+}

@@ -1,0 +1,118 @@
+//! Tests of the harness itself: it must see what a bad runtime leaves behind. Each puts a small
+//! fault where the runtime's would be and expects the guard to fail the test.
+
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::Command;
+use std::time::Duration;
+
+use crate::support::{Bundle, Process, host, reaper};
+
+/// Drops a bundle and returns what the guard complained about.
+fn complaint(bundle: Bundle) -> String {
+    let result = catch_unwind(AssertUnwindSafe(|| drop(bundle)));
+    let payload = result.expect_err("the guard has seen nothing");
+    payload.downcast_ref::<String>().unwrap().clone()
+}
+
+/// A run for cgroup v2 that sees v1 would test the wrong thing and pass.
+#[test]
+fn cgroup_layout_is_the_one_that_was_asked_for() {
+    if std::env::var("ONGGI_IT_CGROUP").is_ok_and(|layout| layout == "v2") {
+        assert!(host::is_v2());
+    }
+}
+
+/// A cgroup that nobody is in.
+#[test]
+fn guard_sees_and_removes_a_left_cgroup() {
+    require!(root);
+    let bundle = Bundle::new();
+    let name = bundle.name().to_string();
+    let leaf = bundle.cgroup("freezer").join("sub");
+    fs::create_dir_all(&leaf).unwrap();
+    assert!(complaint(bundle).contains("cgroup"));
+    assert!(!leaf.exists());
+    assert_eq!(host::leftovers(&name), [""; 0]);
+}
+
+/// A process that no argument gives away.
+#[test]
+fn guard_sees_and_kills_a_left_process_in_a_cgroup() {
+    require!(root);
+    let bundle = Bundle::new();
+    let cgroup = bundle.cgroup("freezer");
+    fs::create_dir_all(&cgroup).unwrap();
+    let child = reaper::spawn(Command::new("sleep").arg("1000")).unwrap();
+    fs::write(cgroup.join("cgroup.procs"), child.pid.to_string()).unwrap();
+    assert!(complaint(bundle).contains(&format!("process {}", child.pid)));
+    assert!(reaper::wait(child.pid, Duration::from_secs(10)).is_some());
+    assert!(!cgroup.exists());
+}
+
+/// An init that has left its cgroup.
+#[test]
+fn guard_sees_and_kills_a_process_whose_root_is_the_rootfs() {
+    require!(root);
+    let bundle = Bundle::new();
+    let rootfs = bundle.rootfs().to_str().unwrap().to_string();
+    let script = "mount --bind $0 $0; cd $0; exec chroot . sleep 1000";
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "sh", "-c", script, &rootfs]);
+    let child = reaper::spawn(&mut command).unwrap();
+    crate::support::eventually("sleep runs", || {
+        Process(child.pid).cmdline().first().filter(|arg| *arg == "sleep").map(drop)
+    });
+    assert!(complaint(bundle).contains(&format!("process {}", child.pid)));
+    assert!(reaper::wait(child.pid, Duration::from_secs(10)).is_some());
+}
+
+/// And never takes the processes that see it for left ones.
+#[test]
+fn guard_sees_and_takes_away_a_left_mount() {
+    require!(root);
+    let bundle = Bundle::new();
+    let (name, rootfs) = (bundle.name().to_string(), bundle.rootfs());
+    let rootfs = rootfs.to_str().unwrap();
+    assert!(host::tool(&["mount", "--bind", rootfs, rootfs]).0.success());
+    let text = complaint(bundle);
+    assert!(text.contains(&format!("mount {rootfs}")) && !text.contains("process"), "{text}");
+    assert_eq!(host::leftovers(&name), [""; 0]);
+}
+
+/// Whatever its name.
+#[test]
+fn guard_sees_a_left_state_directory() {
+    require!(root);
+    let bundle = Bundle::new();
+    // No id: the runtime refuses to touch it.
+    fs::create_dir_all(bundle.root().join("left behind")).unwrap();
+    fs::write(bundle.root().join("left behind/file"), "").unwrap();
+    assert!(complaint(bundle).contains("left behind"));
+}
+
+/// No test may wait for ever.
+#[test]
+fn a_call_that_hangs_is_a_failure_and_is_killed() {
+    let bundle = Bundle::new();
+    let call = bundle.onggi(&["state"]).without_log();
+    let call = call.through(&["sh", "-c", "exec sleep 1000"]).timeout(Duration::from_millis(100));
+    let running = call.spawn();
+    let process = running.process();
+    let result = catch_unwind(AssertUnwindSafe(|| drop(running.wait())));
+    let text = result.expect_err("it has been waited for").downcast::<String>().unwrap();
+    assert!(text.contains("still runs after"), "{text}");
+    assert!(!process.is_alive());
+}
+
+/// What an engine does for every container.
+#[test]
+fn an_orphan_becomes_our_child_and_is_reaped_at_once() {
+    reaper::start();
+    let (_, text) =
+        host::tool(&["sh", "-c", "sh -c 'sleep 0.05; exit 7' >/dev/null 2>&1 & echo $!"]);
+    let pid = text.trim().parse().unwrap();
+    let status = reaper::wait(pid, Duration::from_secs(10)).expect("nobody has reaped it");
+    assert_eq!(status.code(), Some(7));
+    assert!(!fs::exists(format!("/proc/{pid}")).unwrap());
+}

@@ -1,0 +1,72 @@
+//! The integration tests: the real binary, a real kernel, bundles like those that engines write.
+//!
+//! `support/` holds the harness; every other file is one subject. A test whose name starts with
+//! `rowN_` proves row N of the engine contract: something that an engine (docker, containerd,
+//! podman, CRI-O, buildkit, buildah) relies on; its comment says which one breaks without it.
+//!
+//! Environment: `ONGGI_BIN` names another binary to test, `ONGGI_SKIPS` a file that gets one line
+//! per skipped test, `ONGGI_IT_CGROUP=v2` says that the run happens in a private mount namespace
+//! with a cgroup2 over /sys/fs/cgroup.
+
+// The lints of the runtime forbid these because it must not panic or touch paths by name.
+// A test does both on purpose, and its unsafe blocks are plain system calls on its own values.
+#![allow(
+    unsafe_code,
+    missing_docs,
+    unreachable_pub,
+    missing_debug_implementations,
+    clippy::pedantic,
+    clippy::disallowed_methods,
+    clippy::exit,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::let_underscore_must_use,
+    clippy::multiple_unsafe_ops_per_block,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::undocumented_unsafe_blocks,
+    clippy::unwrap_used
+)]
+
+// The harness offers more than the tests of one moment use.
+#[allow(dead_code)]
+#[macro_use]
+mod support;
+
+mod cgroup;
+mod console;
+mod contract_args;
+mod contract_cli;
+mod contract_env;
+mod contract_info;
+mod contract_pid_file;
+mod create_failure;
+mod delete;
+mod device_nodes;
+mod devices;
+mod engines;
+mod exec;
+mod faults;
+mod harness;
+mod hooks;
+mod hooks_failure;
+mod input;
+mod kill;
+mod lifecycle;
+mod mount_options;
+mod mounts;
+mod names;
+mod namespaces;
+mod parallel;
+mod process;
+mod rootfs;
+mod run;
+mod seccomp;
+mod security;
+mod security_host;
+mod security_races;
+mod servers;
+mod start;
+mod state;
+mod stdio;

@@ -1,0 +1,345 @@
+//! The root file system: pivot_root and --no-pivot, root.readonly, rootfsPropagation.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::process::Command;
+
+use crate::support::refusal::refused_at;
+use crate::support::{Bundle, Call, Process, eventually, host, reaper};
+
+/// A mount namespace of our own in which every mount is shared, as systemd makes the host's. The
+/// tree is kept alive by a process that sleeps.
+struct SharedHost(Process);
+
+impl SharedHost {
+    fn new() -> SharedHost {
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--propagation", "shared", "sleep", "1000"]);
+        let holder = Process(reaper::spawn(&mut command).unwrap().pid);
+        eventually("it sleeps", || {
+            holder.cmdline().first().is_some_and(|name| name == "sleep").then_some(())
+        });
+        SharedHost(holder)
+    }
+
+    /// Lets the runtime run there.
+    fn call(&self, call: Call) -> Call {
+        call.through(&["nsenter", "--mount", "--target", &self.0.0.to_string()])
+    }
+
+    /// Runs a tool of the host there.
+    #[track_caller]
+    fn tool(&self, args: &[&str]) {
+        let target = self.0.0.to_string();
+        let mut all = vec!["nsenter", "--mount", "--target", &target];
+        all.extend(args);
+        let (status, text) = host::tool(&all);
+        assert!(status.success(), "{text}");
+    }
+}
+
+impl Drop for SharedHost {
+    fn drop(&mut self) {
+        let _ = self.0.kill(libc::SIGKILL);
+    }
+}
+
+/// Every mount that a container of the default config may see.
+const PLACES: [&str; 6] = ["/", "/proc", "/dev", "/sys", "/tmp", "/run"];
+
+#[test]
+fn pivot_root_leaves_no_mount_of_the_host() {
+    require!(root);
+    let bundle = Bundle::new();
+    let web = bundle.container("web");
+    web.up();
+    let init = web.init();
+    let root = init.mount_at("/").unwrap();
+    assert!(root.root.ends_with("/bundle/rootfs"), "{root:?}");
+    for mount in init.mounts() {
+        let known = PLACES
+            .iter()
+            .any(|place| mount.target == *place || mount.target.starts_with(&format!("{place}/")));
+        assert!(known && !mount.target.contains("onggi-it"), "{mount:?}");
+    }
+    let roots = init.mounts().iter().filter(|mount| mount.target == "/").count();
+    assert_eq!(roots, 1, "the old root is still below");
+}
+
+#[test]
+fn pivot_root_shows_exactly_the_entries_of_the_rootfs() {
+    require!(root);
+    let bundle = Bundle::sh("ls -A /");
+    let mut entries: Vec<String> = fs::read_dir(bundle.rootfs())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    entries.sort();
+    let output = bundle.container("web").run().ok();
+    assert_eq!(output.stdout.lines().collect::<Vec<_>>(), entries);
+}
+
+/// A chroot is left by a chroot below the cwd; after pivot_root there is nothing above.
+#[test]
+fn pivot_root_cannot_be_left_by_a_second_chroot() {
+    require!(root);
+    let capabilities = serde_json::json!(["CAP_SYS_CHROOT"]);
+    let bundle = Bundle::sh(
+        "mkdir -p /tmp/below; cd /; chroot /tmp/below /bin/sh -c : 2>/dev/null; \
+         cd ../../../../../../..; ls -A . | sort; ls -A /proc/1/root/../.. | sort",
+    );
+    bundle.edit(|config| {
+        for set in ["bounding", "effective", "permitted"] {
+            config.set(&format!("/process/capabilities/{set}"), capabilities.clone());
+        }
+        config
+    });
+    let output = bundle.container("web").run().ok();
+    assert!(!output.stdout.contains("lost+found") && !output.stdout.contains("boot"), "{output}");
+}
+
+/// For an initramfs, where pivot_root is refused: docker's DOCKER_RAMDISK passes it.
+#[test]
+fn no_pivot_still_shows_the_rootfs_only() {
+    require!(root);
+    let bundle = Bundle::sh("ls -A /; cat /proc/self/mountinfo");
+    let output = bundle.container("web").call("run", &["--no-pivot"]).run().ok();
+    assert!(output.stdout.contains("busybox") || output.stdout.contains("bin\n"), "{output}");
+    assert!(
+        !output.stdout.contains("onggi-it-") || output.stdout.contains("/rootfs / "),
+        "{output}"
+    );
+    assert!(!output.stdout.contains("lost+found\n"), "{output}");
+}
+
+#[test]
+fn no_pivot_container_takes_exec() {
+    require!(root);
+    let bundle = Bundle::new();
+    let web = bundle.container("web");
+    web.call("create", &["--no-pivot"]).run().ok();
+    web.start().ok();
+    assert_eq!(web.sh("cat /etc/passwd").ok().stdout, "root:x:0:0:root:/root:/bin/sh\n");
+}
+
+#[test]
+fn root_readonly_refuses_to_write() {
+    require!(root);
+    let bundle = Bundle::with(|config| {
+        config
+            .set("/root/readonly", true)
+            .sh("touch /new; touch /etc/new; echo x > /dev/shm/x && echo shm")
+    });
+    let output = bundle.container("web").run().ok();
+    assert_eq!(output.stderr.matches("Read-only file system").count(), 2, "{output}");
+    assert_eq!(output.stdout, "shm\n", "other mounts stay writable");
+    assert!(!bundle.rootfs().join("new").exists());
+}
+
+#[test]
+fn root_readonly_is_a_flag_of_the_mount_only() {
+    require!(root);
+    let bundle = Bundle::with(|config| config.set("/root/readonly", true));
+    let web = bundle.container("web");
+    web.up();
+    let root = web.init().mount_at("/").unwrap();
+    assert!(root.options.split(',').any(|option| option == "ro"), "{root:?}");
+    assert!(root.super_options.split(',').any(|option| option == "rw"), "{root:?}");
+    fs::write(bundle.rootfs().join("host-can-write"), "").unwrap();
+}
+
+#[test]
+fn root_writable_can_be_written() {
+    require!(root);
+    let bundle = Bundle::sh("echo hello > /new");
+    bundle.container("web").run().ok();
+    assert_eq!(fs::read_to_string(bundle.rootfs().join("new")).unwrap(), "hello\n");
+}
+
+/// The targets of mounts are made although the root will be read-only.
+#[test]
+fn root_readonly_comes_after_missing_mount_targets_are_made() {
+    require!(root);
+    let bundle = Bundle::with(|config| {
+        config.set("/root/readonly", true).sh("echo x > /made/here/file && cat /made/here/file")
+    });
+    bundle.share("/made/here");
+    assert_eq!(bundle.container("web").run().ok().stdout, "x\n");
+}
+
+#[test]
+fn root_path_may_be_absolute() {
+    require!(root);
+    let bundle = Bundle::sh("echo hello");
+    let rootfs = bundle.rootfs().to_str().unwrap().to_string();
+    bundle.edit(|config| config.set("/root/path", rootfs));
+    assert_eq!(bundle.container("web").run().ok().stdout, "hello\n");
+}
+
+#[test]
+fn root_path_missing_is_no_such_file_or_directory() {
+    require!(root);
+    let bundle = Bundle::with(|config| config.set("/root/path", "elsewhere"));
+    refused_at(&bundle, &["/root/path"]).fails_with("no such file or directory");
+}
+
+#[test]
+fn root_path_that_is_a_file_is_not_a_directory() {
+    require!(root);
+    let bundle = Bundle::with(|config| config.set("/root/path", "config.json"));
+    refused_at(&bundle, &["/root/path"]).fails_with("not a directory");
+}
+
+#[test]
+fn root_missing_is_refused() {
+    require!(root);
+    let bundle = Bundle::with(|config| config.remove("/root"));
+    refused_at(&bundle, &["/root"]);
+}
+
+/// The rootfs may be a mount point of its own, as the snapshotters of engines make it.
+#[test]
+fn root_path_may_be_a_mount_point_with_mounts_below() {
+    require!(root);
+    let bundle = Bundle::sh("cat /tmp/below");
+    let script =
+        "mount --bind $0 $0; mount -t tmpfs tmpfs $0/tmp; echo deep > $0/tmp/below; exec \"$@\"";
+    let rootfs = bundle.rootfs();
+    let wrapper = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script];
+    let mut wrapper = wrapper.to_vec();
+    wrapper.push(rootfs.to_str().unwrap());
+    let output = bundle.container("web").call("run", &[]).through(&wrapper).run().ok();
+    assert_eq!(output.stdout, "deep\n");
+}
+
+/// The tags of the container's root mount, with every mount of the host shared.
+fn root_tags(propagation: &str) -> String {
+    let bundle = Bundle::with(|config| config.set("/linux/rootfsPropagation", propagation));
+    let shared = SharedHost::new();
+    let web = bundle.container("web");
+    shared.call(web.call("create", &[])).run().ok();
+    web.start().ok();
+    let tags = web.init().mount_at("/").unwrap().tags;
+    web.stop();
+    web.delete().ok();
+    tags
+}
+
+#[test]
+fn rootfs_propagation_shared_and_rshared() {
+    require!(root);
+    for value in ["shared", "rshared"] {
+        let tags = root_tags(value);
+        assert!(tags.contains("shared:"), "{value}: {tags:?}");
+    }
+}
+
+#[test]
+fn rootfs_propagation_slave_and_rslave() {
+    require!(root);
+    for value in ["slave", "rslave"] {
+        let tags = root_tags(value);
+        assert!(tags.contains("master:") && !tags.contains("shared:"), "{value}: {tags:?}");
+    }
+}
+
+#[test]
+fn rootfs_propagation_private_and_rprivate() {
+    require!(root);
+    for value in ["private", "rprivate"] {
+        assert_eq!(root_tags(value), "", "{value}");
+    }
+}
+
+#[test]
+fn rootfs_propagation_unbindable_and_runbindable() {
+    require!(root);
+    for value in ["unbindable", "runbindable"] {
+        let tags = root_tags(value);
+        assert!(tags.contains("unbindable"), "{value}: {tags:?}");
+    }
+}
+
+#[test]
+fn rootfs_propagation_unknown_value_is_refused() {
+    require!(root);
+    let bundle = Bundle::with(|config| config.set("/linux/rootfsPropagation", "everywhere"));
+    refused_at(&bundle, &["/linux/rootfsPropagation"]);
+}
+
+/// What slave is for: a mount that the host makes later comes in, …
+#[test]
+fn rootfs_propagation_slave_receives_later_mounts_of_the_host() {
+    require!(root);
+    let bundle = Bundle::with(|config| config.set("/linux/rootfsPropagation", "rslave"));
+    let shared = SharedHost::new();
+    let web = bundle.container("web");
+    shared.call(web.call("create", &[])).run().ok();
+    web.start().ok();
+    let target = bundle.rootfs().join("tmp");
+    shared.tool(&["mount", "-t", "tmpfs", "later", target.to_str().unwrap()]);
+    eventually("the mount has come", || {
+        web.init().mount_at("/tmp").is_some_and(|mount| mount.source == "later").then_some(())
+    });
+}
+
+/// … and with private it does not.
+#[test]
+fn rootfs_propagation_private_receives_nothing() {
+    require!(root);
+    let bundle = Bundle::with(|config| config.set("/linux/rootfsPropagation", "rprivate"));
+    let shared = SharedHost::new();
+    let web = bundle.container("web");
+    shared.call(web.call("create", &[])).run().ok();
+    web.start().ok();
+    let target = bundle.rootfs().join("tmp");
+    shared.tool(&["mount", "-t", "tmpfs", "later", target.to_str().unwrap()]);
+    assert!(web.init().mount_at("/tmp").is_none());
+}
+
+/// Without rootfsPropagation nothing that is mounted for the container is seen on a host whose
+/// mounts are shared.
+#[test]
+fn rootfs_propagation_absent_shows_the_host_no_mount() {
+    require!(root);
+    let bundle = Bundle::new();
+    let shared = SharedHost::new();
+    let before = shared.0.mounts().len();
+    let web = bundle.container("web");
+    shared.call(web.call("create", &[])).run().ok();
+    web.start().ok();
+    assert_eq!(shared.0.mounts().len(), before);
+    web.stop();
+    web.delete().ok();
+    assert_eq!(shared.0.mounts().len(), before, "after delete");
+}
+
+/// With shared, the container's later mounts go out; those that build the container must not.
+#[test]
+fn rootfs_propagation_shared_shows_the_host_nothing_outside_the_rootfs() {
+    require!(root);
+    let bundle = Bundle::with(|config| config.set("/linux/rootfsPropagation", "rshared"));
+    let shared = SharedHost::new();
+    let outside = |mounts: Vec<crate::support::process::Mount>| {
+        mounts.into_iter().filter(|mount| !mount.target.contains("/rootfs")).count()
+    };
+    let before = outside(shared.0.mounts());
+    let web = bundle.container("web");
+    shared.call(web.call("create", &[])).run().ok();
+    assert_eq!(outside(shared.0.mounts()), before);
+}
+
+/// A symlink as the rootfs is followed by some and refused by others; it must never be half of
+/// both: either a clean refusal or exactly the tree it leads to.
+#[test]
+fn root_path_symlink_is_followed_or_refused() {
+    require!(root);
+    let bundle = Bundle::with(|config| config.set("/root/path", "link").sh("cat /etc/passwd"));
+    symlink("rootfs", bundle.path().join("link")).unwrap();
+    let output = bundle.container("web").run();
+    match output.code() {
+        0 => assert!(output.stdout.starts_with("root:x:0:0:root:/root:"), "{output}"),
+        _ => assert!(output.stderr.contains("rootfs") || output.stderr.contains("/root/path")),
+    }
+    bundle.assert_clean();
+}
