@@ -28,7 +28,7 @@ macro_rules! tests_of {
         mod $engine {
             const ENGINE: &str = stringify!($engine);
 
-            /// Decision 22: what needs a security module is refused here, by its name.
+            /// What needs a security module is refused here, by its name.
             #[test]
             fn unmodified_configs_run_or_are_refused_for_a_known_reason() {
                 require!(root);
@@ -165,7 +165,7 @@ fn is_refused_at(places: &[&Change], config: &Value, created: &Output) {
     }
 }
 
-/// Decision 22: a container with mapped ids may be one clear error until that is supported.
+/// A container with mapped ids may be one clear error until that is supported.
 fn is_refused_for_user_namespace(config: &Value, created: &Output) -> bool {
     let list = config["linux"]["namespaces"].as_array().unwrap();
     let Some(index) = list.iter().position(|namespace| namespace["type"] == "user") else {

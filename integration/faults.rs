@@ -1,4 +1,4 @@
-//! Tests of the tests: a wrapper around the runtime breaks one rule of the engine contract, and
+//! Tests of the tests: a wrapper around the runtime breaks one rule that engines rely on, and
 //! the test of that rule must notice.
 
 use std::fs;

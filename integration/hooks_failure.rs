@@ -75,7 +75,7 @@ fn fails_in(kind: &str, text: &str, words: &[&str]) {
     }
     assert_eq!(output.stderr.trim_end().lines().count(), 1, "{output}");
     bundle.assert_clean();
-    // Decision 23: stop, undo, then the poststop hooks, once.
+    // The order is: stop, undo, then the poststop hooks, once.
     assert_eq!(read(&dir, "order"), "poststop\n", "{kind}");
 }
 

@@ -460,7 +460,7 @@ fn config_json_that_is_no_regular_file_is_refused_in_time() {
     }
 }
 
-/// spec-matrix 4: edits of config.json after create have no effect on start, exec, hooks, delete.
+/// Edits of config.json after create have no effect on start, exec, hooks, delete.
 #[test]
 fn config_edits_after_create_have_no_effect() {
     require!(root);

@@ -1,7 +1,7 @@
 //! The integration tests: the real binary, a real kernel, bundles like those that engines write.
 //!
 //! `support/` holds the harness; every other file is one subject. A test whose name starts with
-//! `rowN_` proves row N of the engine contract: something that an engine (docker, containerd,
+//! `rowN_` proves row N of the table in docs/compatibility.md: something that an engine (docker, containerd,
 //! podman, CRI-O, buildkit, buildah) relies on; its comment says which one breaks without it.
 //!
 //! Environment: `ONGGI_BIN` names another binary to test, `ONGGI_SKIPS` a file that gets one line

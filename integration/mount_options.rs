@@ -398,7 +398,7 @@ fn data_option_huge_reaches_the_filesystem() {
     assert!(mount.super_options.contains("huge=within_size"), "{mount:?}");
 }
 
-/// Decision 14: engines write such; the kernel has no use for the data.
+/// Engines write such; the kernel has no use for the data.
 #[test]
 fn bind_mount_with_data_options_is_accepted() {
     require!(root);

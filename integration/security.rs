@@ -1,4 +1,4 @@
-//! Hostile images and hostile callers: the tests T1 to T35 of docs/security-bar, those that need no
+//! Hostile images and hostile callers: the tests T1 to T35 of docs/security.md, those that need no
 //! race. (T1, T6 are in mounts.rs, T10 and T21 in exec.rs, T22 in create_failure.rs, T26 and T27 in
 //! input.rs, T28 in names.rs, T34 in hooks.rs, races in security_races.rs.)
 //!

@@ -180,24 +180,49 @@ fn parse_slowly<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, Vec<String>)> {
     };
     let mut value: Value = serde_json::from_slice(bytes).map_err(syntax)?;
     let warnings = repair(&mut value);
-    let mut problems = Vec::new();
+    let mut problems: Vec<Problem> = Vec::new();
+    let mut gone: Vec<(String, usize)> = Vec::new();
     loop {
         let error = match typed::<T>(value.to_string().as_bytes()) {
             Ok(spec) if problems.is_empty() => return Ok((spec, warnings)),
             Ok(_) => return Err(Error::Config(problems)),
             Err(error) => error,
         };
-        let pointer = pointer_of(error.path());
-        let text = without_position(&error.inner().to_string());
-        let missing = text.starts_with("missing field") && !problems.is_empty();
-        if !missing {
-            problems.push(Problem { pointer: pointer.clone(), text });
+        let here = pointer_of(error.path());
+        let pointer = as_given(&here, &gone);
+        let below = format!("{pointer}/");
+        // What is wrong only because an offender was taken out is not worth telling.
+        let told = problems
+            .iter()
+            .any(|problem| problem.pointer == pointer || problem.pointer.starts_with(&below));
+        if !told {
+            let text = without_position(&error.inner().to_string());
+            problems.push(Problem { pointer, text });
         }
-        // Take the offender out and look for the next; what is then missing is not worth telling.
-        if missing || problems.len() >= MAX_PARSE_PROBLEMS || !remove(&mut value, &pointer) {
+        // Take the offender out and look for the next.
+        if problems.len() >= MAX_PARSE_PROBLEMS || !remove(&mut value, &here, &mut gone) {
             return Err(Error::Config(problems));
         }
     }
+}
+
+/// A pointer into a document from whose arrays items were taken, as one into the document as given.
+fn as_given(pointer: &str, gone: &[(String, usize)]) -> String {
+    let mut out = String::new();
+    for part in pointer.split('/').skip(1) {
+        let mut removed: Vec<usize> =
+            gone.iter().filter(|(array, _)| *array == out).map(|(_, index)| *index).collect();
+        removed.sort_unstable();
+        out.push('/');
+        match part.parse::<usize>() {
+            Ok(index) if !removed.is_empty() => {
+                let shift = |index, gone: &usize| if *gone <= index { index + 1 } else { index };
+                out.push_str(&removed.iter().fold(index, shift).to_string());
+            }
+            _ => out.push_str(part),
+        }
+    }
+    out
 }
 
 /// serde_json's message without its line and column, which are those of a repaired copy.
@@ -219,25 +244,22 @@ fn pointer_of(path: &serde_path_to_error::Path) -> String {
     pointer
 }
 
-fn remove(value: &mut Value, pointer: &str) -> bool {
+/// Takes a member or an item out; of an item its place in the document as given is kept in `gone`.
+fn remove(value: &mut Value, pointer: &str, gone: &mut Vec<(String, usize)>) -> bool {
     let Some((parent, last)) = pointer.rsplit_once('/') else { return false };
-    let last = last.replace("~1", "/").replace("~0", "~");
+    let name = last.replace("~1", "/").replace("~0", "~");
+    let original = as_given(pointer, gone);
     match value.pointer_mut(parent) {
-        Some(Value::Object(members)) => members.remove(&last).is_some(),
+        Some(Value::Object(members)) => members.remove(&name).is_some(),
         Some(Value::Array(items)) => match last.parse::<usize>() {
-            // Null keeps the numbers of the others; a null that is refused again goes for good.
-            Ok(index) => match items.get_mut(index) {
-                Some(item) if item.is_null() => {
-                    items.remove(index);
-                    true
+            Ok(index) if index < items.len() => {
+                items.remove(index);
+                if let Some((array, index)) = original.rsplit_once('/') {
+                    gone.extend(index.parse().ok().map(|index| (array.to_owned(), index)));
                 }
-                Some(item) => {
-                    *item = Value::Null;
-                    true
-                }
-                None => false,
-            },
-            Err(_) => false,
+                true
+            }
+            _ => false,
         },
         _ => false,
     }
@@ -320,6 +342,25 @@ mod tests {
         let text = problems(r#"{"ociVersion":"1.0.0","hostname":3,"domainname":4,"mounts":{}}"#);
         for pointer in ["/hostname: ", "/domainname: ", "/mounts: "] {
             assert!(text.contains(pointer), "{text}");
+        }
+    }
+
+    #[test]
+    fn numbers_of_items_stay_those_of_the_document_as_given() {
+        let text = problems(
+            r#"{"ociVersion":"1.0.0","linux":{"seccomp":{"defaultAction":"SCMP_ACT_ALLOW",
+            "architectures":["X","SCMP_ARCH_X86","Y"],"syscalls":[
+            {"names":["a"],"action":"NO"},{"names":["b"],"action":"SCMP_ACT_ALLOW","args":[1]},
+            {"names":[3],"action":"SCMP_ACT_ALLOW"}]}}}"#,
+        );
+        for pointer in [
+            "architectures/0: ",
+            "architectures/2: ",
+            "syscalls/0/action: ",
+            "syscalls/1/args/0: ",
+            "syscalls/2/names/0: ",
+        ] {
+            assert!(text.contains(&format!("/linux/seccomp/{pointer}")), "{pointer} in {text}");
         }
     }
 

@@ -52,8 +52,9 @@ fn supervise(hook: &Hook, state: &str) -> Result<(Vec<u8>, Option<Exit>)> {
     let envp = strings(&hook.env)?;
     let (stdin_read, stdin_write) = sys::fs::pipe()?;
     let (output_read, output_write) = sys::fs::pipe()?;
+    let ignored = sys::process::ignored_signals()?;
     let Some(child) = sys::process::clone3(0, None)? else {
-        hook_process(&path, &argv, &envp, &stdin_read, &output_write);
+        hook_process(&path, (&argv, &envp), &stdin_read, &output_write, ignored);
     };
     drop((stdin_read, output_write));
     let result = attend(hook, state, child.pidfd.as_fd(), stdin_write, output_read);
@@ -74,10 +75,10 @@ fn strings(list: &[String]) -> Result<CStrings> {
 /// In the clone: descriptors 0 to 2 and nothing else, default signals, no other trace of us.
 fn hook_process(
     path: &std::ffi::CStr,
-    argv: &CStrings,
-    envp: &CStrings,
+    (argv, envp): (&CStrings, &CStrings),
     stdin: &OwnedFd,
     output: &OwnedFd,
+    ignored: u64,
 ) -> ! {
     let prepared = sys::fs::dup_to(stdin.as_fd(), 0, false)
         .and_then(|()| sys::fs::dup_to(output.as_fd(), 1, false))
@@ -86,7 +87,7 @@ fn hook_process(
         .and_then(|()| sys::process::setsid())
         // A hook must not outlive a runtime that was killed.
         .and_then(|()| sys::process::set_pdeathsig(libc::SIGKILL))
-        .and_then(|()| sys::process::reset_signals())
+        .and_then(|()| sys::process::reset_signals(ignored))
         .and_then(|()| sys::exec::cloexec_range(3, u32::MAX));
     let error = match prepared {
         Ok(()) => sys::exec::execve(path, argv, envp),

@@ -81,6 +81,8 @@ pub struct Child<'a> {
     pub tasks: Vec<OwnedFd>,
     /// The first descriptor number that is ours and not the container's.
     pub first_fd: u32,
+    /// Signals that the runtime's caller made it ignore.
+    pub ignored_signals: u64,
     /// Environment entries that the runtime adds.
     pub extra_env: Vec<String>,
     /// What the steps find and hand on.
@@ -162,7 +164,7 @@ impl<'a> Child<'a> {
             sys::fs::write_all(tasks.as_fd(), b"0")
                 .map_err(|error| Error::from(error.about("tasks")))?;
         }
-        sys::process::reset_signals()?;
+        sys::process::reset_signals(self.ignored_signals)?;
         // Exact modes for what is made in the rootfs; the container's own mask is set later.
         sys::fs::umask(0);
         Ok(())

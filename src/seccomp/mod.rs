@@ -31,6 +31,8 @@ mod tables;
     clippy::expect_used,
     clippy::panic,
     clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::items_after_statements,
     clippy::unwrap_used,
     clippy::let_underscore_must_use,
     clippy::multiple_unsafe_ops_per_block,

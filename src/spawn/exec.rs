@@ -48,6 +48,7 @@ pub fn exec(container: &Container, plan: &ExecPlan, request: &Request) -> Result
         socket: Some(theirs),
         tasks: group.as_ref().map(Group::tasks).transpose()?.unwrap_or_default(),
         first_fd: 3 + request.inherited,
+        ignored_signals: sys::process::ignored_signals()?,
         extra_env: request.extra_env.clone(),
         work: Work::default(),
     };

@@ -208,6 +208,7 @@ impl<'a> Making<'a> {
             socket: Some(theirs),
             tasks: group.tasks()?,
             first_fd: 3 + request.inherited,
+            ignored_signals: sys::process::ignored_signals()?,
             extra_env: request.extra_env.clone(),
             work: Work::default(),
         };

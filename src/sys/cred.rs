@@ -164,14 +164,14 @@ pub fn getresgid() -> Result<[u32; 3]> {
 /// keyctl(2) `JOIN_SESSION_KEYRING`: a new session keyring of that name.
 pub fn join_session_keyring(name: &CStr) -> Result<()> {
     const KEYCTL_JOIN_SESSION_KEYRING: libc::c_long = 1;
+    const KEYCTL_SETPERM: libc::c_long = 5;
+    const POSSESSOR_ALL_USER_VIEW_READ_SEARCH: libc::c_long = 0x3f0b_0000;
     // SAFETY: `name` is a C string that outlives the call.
     let ret =
         unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, name.as_ptr()) };
     let id = check(ret, "keyctl", "join session keyring")?;
     // The default, and user search: without it exec could not find the keyring by its name and would
     // make one more each time (keyctl(2) KEYCTL_SETPERM, keyrings(7)).
-    const KEYCTL_SETPERM: libc::c_long = 5;
-    const POSSESSOR_ALL_USER_VIEW_READ_SEARCH: libc::c_long = 0x3f0b_0000;
     // SAFETY: takes no pointer.
     let ret = unsafe {
         libc::syscall(libc::SYS_keyctl, KEYCTL_SETPERM, id, POSSESSOR_ALL_USER_VIEW_READ_SEARCH)

@@ -195,15 +195,23 @@ pub fn set_dumpable(on: bool) -> Result<()> {
     prctl(libc::PR_SET_DUMPABLE, u64::from(on), 0, "PR_SET_DUMPABLE").map(|_| ())
 }
 
-/// Gives every signal its default action back and unblocks all: both outlive execve(2), and engines
-/// start us with `SIGPIPE` ignored.
-pub fn reset_signals() -> Result<()> {
+/// The signals this process ignores, one bit each from bit 0 for signal 1 (`SigIgn` of
+/// /proc/self/status). A clone ignores the same, and execve leaves it at that.
+pub fn ignored_signals() -> Result<u64> {
+    let file = super::fs::open(c"/proc/self/status", libc::O_RDONLY)?;
+    let text = super::fs::read_to_end(std::os::fd::AsFd::as_fd(&file), 1 << 16)?;
+    let text = String::from_utf8_lossy(&text);
+    let mask = text.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .ok_or_else(|| Error::new("read", "SigIgn of /proc/self/status", libc::EPROTO))
+}
+
+/// Gives ignored signals their default action back and unblocks all: both outlive execve(2), and engines
+/// start us with `SIGPIPE` ignored. Handlers need nothing: execve forgets them.
+pub fn reset_signals(ignored: u64) -> Result<()> {
     /// The kernel's struct sigaction: all zero is `SIG_DFL` without flags, mask or restorer.
     const DEFAULT: [u64; 4] = [0; 4];
-    for signal in 1..=64i32 {
-        if matches!(signal, libc::SIGKILL | libc::SIGSTOP) {
-            continue;
-        }
+    for signal in (1..=64i32).filter(|signal| ignored & 1 << (signal - 1) != 0) {
         // By the raw call, as the C library refuses its own signals 32 and 33, which posix_spawn leaves
         // ignored in its children.
         // SAFETY: the new action is as long as the kernel's struct; a null old one is allowed.

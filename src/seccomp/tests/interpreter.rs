@@ -17,9 +17,9 @@ impl Call {
             4 => self.arch,
             8 | 12 => 0x5a5a_5a5a, // the instruction pointer: no filter may care
             _ => {
-                assert!(offset % 4 == 0, "unaligned load at {offset}");
+                assert!(offset.is_multiple_of(4), "unaligned load at {offset}");
                 let arg = self.args[(offset as usize - 16) / 8];
-                (if offset % 8 == 0 { arg } else { arg >> 32 }) as u32
+                (if offset.is_multiple_of(8) { arg } else { arg >> 32 }) as u32
             }
         }
     }
