@@ -215,7 +215,7 @@ fn flags(mount: &Value, found: &Mount) {
             assert!(flags.contains(&flag), "{} is not {flag}: {found:?}", found.target);
         }
     }
-    let readonly = facts::has_option(mount, "ro");
+    let readonly = facts::has_option(mount, "ro") || facts::has_option(mount, "rro");
     assert_eq!(flags.contains(&"ro"), readonly, "{} read-only: {found:?}", found.target);
 }
 

@@ -90,6 +90,15 @@ pub fn without_controller(adapted: &mut Adapted) {
         }
         adapted.note(controller, "this machine has no such cgroup controller or file", true);
     }
+    // Throttles are files of the same controller; on v2 they need it, on v1 blkio has them always.
+    let throttles = format!("{ALL}/blockIO");
+    if host::is_v2() && !controllers().iter().any(|one| one == "io") {
+        let whole = adapted.config.pointer(&throttles).and_then(Value::as_object);
+        if whole.is_some_and(|whole| whole.keys().any(|key| key.starts_with("throttle"))) {
+            adapted.config.remove(&throttles);
+            adapted.note(throttles, "this machine has no io controller on v2", true);
+        }
+    }
     let at = format!("{ALL}/unified");
     let keys = adapted.config.pointer(&at).and_then(Value::as_object).cloned().unwrap_or_default();
     let controllers = controllers();
@@ -108,6 +117,10 @@ pub fn check(config: &Value, bundle: &Bundle) {
         let Some(wanted) = all.pointer(limit.at) else { continue };
         let (controller, file) = if host::is_v2() { limit.v2 } else { limit.v1 };
         let path = bundle.cgroup(controller).join(file);
+        // Without the bfq scheduler the kernel has only its own file for weights.
+        if file == "io.bfq.weight" && !path.exists() {
+            continue;
+        }
         let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path:?}: {error}"));
         let expected = match (wanted.as_u64(), host::is_v2()) {
             (Some(value), true) => (limit.in_v2)(value, all),

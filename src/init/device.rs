@@ -2,7 +2,7 @@
 
 use std::os::fd::AsFd;
 
-use super::{Child, resolve, rootfs};
+use super::{Child, leave_open, resolve, rootfs};
 use crate::error::{Error, Result};
 use crate::sys;
 
@@ -28,6 +28,7 @@ pub fn make(child: &Child<'_>, index: usize) -> Result<()> {
     if device.uid != 0 || device.gid != 0 {
         sys::fs::lchownat(parent.as_fd(), &name, device.uid, device.gid)?;
     }
+    leave_open([parent]);
     Ok(())
 }
 

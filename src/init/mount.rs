@@ -3,7 +3,7 @@
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use super::{Child, Create, copyup, resolve};
+use super::{Child, Create, copyup, leave_open, resolve};
 use crate::error::{Error, Result};
 use crate::plan::mounts::{Mount, Source};
 use crate::plan::options::{Attributes, Options};
@@ -45,7 +45,9 @@ fn bind(root: BorrowedFd<'_>, mount: &Mount, tree: &OwnedFd) -> Result<()> {
         check_target(mount, target.as_fd())?;
         target
     };
-    attach(tree.as_fd(), target.as_fd(), mount)
+    attach(tree.as_fd(), target.as_fd(), mount)?;
+    leave_open([target]);
+    Ok(())
 }
 
 fn attach(tree: BorrowedFd<'_>, target: BorrowedFd<'_>, mount: &Mount) -> Result<()> {
@@ -119,7 +121,9 @@ fn filesystem(
         sys::mount::mount_setattr(made.as_fd(), 0, &attributes(mount.options.recursive))?;
     }
     set_propagation(made.as_fd(), &mount.options)?;
-    attach(made.as_fd(), target.as_fd(), mount)
+    attach(made.as_fd(), target.as_fd(), mount)?;
+    leave_open([made, target]);
+    Ok(())
 }
 
 /// A directory whose path has no link in it, made where missing.
@@ -153,7 +157,9 @@ fn new_filesystem(mount: &Mount, fstype: &str, source: &str) -> Result<OwnedFd> 
     sys::mount::fsconfig_create(context.as_fd())?;
     // With tmpcopyup the mount must take the files before it may become read-only.
     let attributes = if mount.options.tmpcopyup { 0 } else { mount.options.attr.set };
-    Ok(sys::mount::fsmount(context.as_fd(), attributes)?)
+    let made = sys::mount::fsmount(context.as_fd(), attributes)?;
+    leave_open([context]);
+    Ok(made)
 }
 
 /// One `key` or `key=value`; overlay's list of lower directories goes one by one where it is too long
@@ -218,6 +224,7 @@ fn cgroup(create: &Create<'_>, root: BorrowedFd<'_>, mount: &Mount) -> Result<()
         set_attributes(made.as_fd(), &mount.options)?;
         let inner = sys::fs::openat(top.as_fd(), &name, libc::O_PATH | libc::O_DIRECTORY, 0)?;
         attach(made.as_fd(), inner.as_fd(), mount)?;
+        leave_open([made, inner]);
         for link in &hierarchy.mount.links {
             let link: CString = sys::cstr("symlink", link)?;
             sys::fs::symlinkat(&name, top.as_fd(), &link)?;
@@ -238,5 +245,7 @@ fn cgroup_hierarchy(hierarchy: &super::ContainerMount) -> Result<OwnedFd> {
         configure(context.as_fd(), "cgroup", option)?;
     }
     sys::mount::fsconfig_create(context.as_fd())?;
-    Ok(sys::mount::fsmount(context.as_fd(), 0)?)
+    let made = sys::mount::fsmount(context.as_fd(), 0)?;
+    leave_open([context]);
+    Ok(made)
 }

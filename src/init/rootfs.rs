@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 
-use super::{Child, Create, resolve};
+use super::{Child, Create, leave_open, resolve};
 use crate::error::{Error, Result};
 use crate::plan::Switch;
 use crate::plan::options::attr;
@@ -89,7 +89,9 @@ pub fn readonly_path(child: &Child<'_>, index: usize) -> Result<()> {
     let attr = MountAttr { set: attr::RDONLY, ..MountAttr::default() };
     sys::mount::mount_setattr(clone.as_fd(), AT_RECURSIVE, &attr)?;
     sys::mount::move_mount(clone.as_fd(), target.as_fd())
-        .map_err(|error| error.about(&hidden.path).into())
+        .map_err(|error| error.about(&hidden.path))?;
+    leave_open([clone, target]);
+    Ok(())
 }
 
 /// An empty directory or the null device on top of the path.
@@ -102,15 +104,19 @@ pub fn masked_path(child: &mut Child<'_>, index: usize) -> Result<()> {
         result => result?,
     };
     if resolve::is_directory(target.as_fd())? {
-        return mask_directory(child, target.as_fd());
+        mask_directory(child, target.as_fd())?;
+        leave_open([target]);
+        return Ok(());
     }
     let null = create.prepared.null.as_ref();
     let null = null.ok_or_else(|| Error::text("the null device was not opened"))?;
     if child.work.null_attached {
-        return attach_clone(null.as_fd(), target.as_fd());
+        attach_clone(null.as_fd(), target.as_fd())?;
+    } else {
+        sys::mount::move_mount(null.as_fd(), target.as_fd())?;
+        child.work.null_attached = true;
     }
-    sys::mount::move_mount(null.as_fd(), target.as_fd())?;
-    child.work.null_attached = true;
+    leave_open([target]);
     Ok(())
 }
 
@@ -134,5 +140,7 @@ fn mask_directory(child: &mut Child<'_>, target: BorrowedFd<'_>) -> Result<()> {
 
 fn attach_clone(attached: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<()> {
     let clone = sys::mount::open_tree(attached, c"", OPEN_TREE_CLONE | AT_EMPTY_PATH)?;
-    Ok(sys::mount::move_mount(clone.as_fd(), target)?)
+    sys::mount::move_mount(clone.as_fd(), target)?;
+    leave_open([clone]);
+    Ok(())
 }

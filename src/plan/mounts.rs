@@ -182,6 +182,10 @@ fn source(
     no_nul(at.leaf("/source"), &source, findings);
     let bind = options.bind.or((fstype == "bind").then_some(false));
     if options.remount {
+        if !options.data.is_empty() || !options.super_flags.is_empty() {
+            let text = "a remount changes attributes of the mount, not of its filesystem";
+            findings.problem(at.leaf("/options"), text);
+        }
         return Some(Source::Remount);
     }
     if let Some(recursive) = bind {
