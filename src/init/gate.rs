@@ -22,9 +22,10 @@ pub fn ready(child: &mut Child<'_>) -> Result<()> {
 /// Waits for `start`.
 pub fn wait(child: &mut Child<'_>) -> Result<()> {
     sys::memory::release_code()?;
+    // From here on failures go to `start`, that of this read as well.
+    child.work.started = true;
     let mut byte = [0u8; 1];
     let count = sys::fs::read(child.create()?.gate.as_fd(), &mut byte)?;
-    child.work.started = true;
     if count == 0 {
         return Err(Error::text("the gate was closed"));
     }
