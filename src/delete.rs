@@ -65,8 +65,8 @@ pub fn remove(root: &Path, container: &Container) -> Result<Vec<String>> {
     }
     let committed = !container.state.created.is_empty();
     if let (false, Some(path)) = (committed, &container.state.pid_file) {
-        spawn::remove_own_pid_file(path, container.state.init)?;
-        spawn::remove_temporary_pid_file(path, &container.state.id)?;
+        spawn::pid_file::remove_own(path, container.state.init)?;
+        spawn::pid_file::remove_temporary(path, &container.state.id)?;
     }
     let warnings = poststop(container);
     let root = container::open_root(root)?.ok_or_else(|| Error::text(DOES_NOT_EXIST))?;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::borrow::Borrow;
 use super::protocol::{self, Message};
-use super::{Created, end_child, render, schedule, send_fd, set_oom_score_adj, write_pid_file};
+use super::{Created, end_child, pid_file, render, schedule, send_fd, set_oom_score_adj};
 use crate::cgroup::Group;
 use crate::container::Container;
 use crate::error::{Error, NOT_RUNNING, Result};
@@ -156,7 +156,7 @@ fn attend(
         send_fd(path, child.pidfd.as_fd(), "pidfd")?;
     }
     if let Some(path) = &request.pid_file {
-        write_pid_file(path, child.pid, "exec")?;
+        pid_file::write(path, child.pid, "exec")?;
     }
     Ok(terminal)
 }

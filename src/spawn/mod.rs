@@ -5,11 +5,11 @@
 
 pub mod borrow;
 pub mod exec;
+pub mod pid_file;
 pub mod prepare;
 pub mod protocol;
 pub mod seal;
 
-use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -27,7 +27,7 @@ use crate::plan::Plan;
 use crate::plan::namespaces::Kind;
 use crate::plan::process::Process;
 use crate::plan::steps::Step;
-use crate::state::{self, Pid, State};
+use crate::state::{self, State};
 use crate::sys;
 use crate::sys::process::Exit;
 use borrow::Borrow;
@@ -351,7 +351,7 @@ impl<'a> Making<'a> {
         self.state.creator = None;
         self.state.save(self.dir.as_fd())?;
         if let Some(path) = &request.pid_file {
-            write_pid_file(path, child.pid, &self.state.id)?;
+            pid_file::write(path, child.pid, &self.state.id)?;
         }
         let child = self.child.take().ok_or_else(|| Error::text("container init is gone"))?;
         Ok(Created { pid: child.pid, pidfd: child.pidfd, terminal: self.terminal.take() })
@@ -372,7 +372,7 @@ impl<'a> Making<'a> {
             error = also(error, crate::hooks::run_all(&plan.hooks.poststop, &state.to_string()));
         }
         if let Some(path) = &self.state.pid_file {
-            error = also(error, remove_own_pid_file(path, self.state.init));
+            error = also(error, pid_file::remove_own(path, self.state.init));
         }
         also(error, container::remove_dir(self.root.as_fd(), &self.state.id))
     }
@@ -470,73 +470,4 @@ pub fn schedule(pid: i32, process: &Process) -> Result<()> {
 pub fn send_fd(socket: &Path, fd: BorrowedFd<'_>, name: &str) -> Result<()> {
     let connection = sys::socket::connect(socket)?;
     Ok(sys::socket::send(connection.as_fd(), name.as_bytes(), &[fd])?)
-}
-
-/// Writes a pid as digits and nothing else (engines parse without trimming), in one step. `owner` is
-/// whose pid it is, so that a temporary file that a crash leaves can be found again.
-pub fn write_pid_file(path: &Path, pid: i32, owner: &str) -> Result<()> {
-    let (dir, name, temporary) = pid_file_names(path, owner)?;
-    // What a killed attempt has left goes first: the file must be new, and ours.
-    match sys::fs::unlinkat(dir.as_fd(), &temporary, 0) {
-        Err(error) if error.errno != libc::ENOENT => return Err(Error::at("--pid-file")(error)),
-        _ => {}
-    }
-    let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW;
-    let file =
-        sys::fs::openat(dir.as_fd(), &temporary, flags, 0o644).map_err(Error::at("--pid-file"))?;
-    let written = sys::fs::write_all(file.as_fd(), pid.to_string().as_bytes())
-        .and_then(|()| sys::fs::renameat(dir.as_fd(), &temporary, &name));
-    written.map_err(|error| {
-        let error = Error::at("--pid-file")(error);
-        let removed = sys::fs::unlinkat(dir.as_fd(), &temporary, 0);
-        also(error, removed.map_err(Into::into))
-    })
-}
-
-/// A pid file's directory, its name, and the name it has until it is complete.
-fn pid_file_names(path: &Path, owner: &str) -> Result<(OwnedFd, CString, CString)> {
-    let parent = path.parent().unwrap_or(Path::new("/"));
-    let name = path.file_name().ok_or_else(|| Error::text("--pid-file: names no file"))?;
-    let parent = sys::cstr("open", parent.as_os_str().as_bytes())?;
-    let dir = sys::fs::open(&parent, libc::O_RDONLY | libc::O_DIRECTORY)
-        .map_err(Error::at("--pid-file"))?;
-    // Short whatever the id's length, and the same for the same container and file (FNV-1a).
-    let hash = owner
-        .bytes()
-        .chain([0])
-        .chain(name.as_bytes().iter().copied())
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
-    let temporary = sys::cstr("open", format!(".onggi-{hash:016x}"))?;
-    Ok((dir, sys::cstr("rename", name.as_bytes())?, temporary))
-}
-
-/// Takes away the unfinished pid file of a create that was killed.
-pub fn remove_temporary_pid_file(path: &Path, owner: &str) -> Result<()> {
-    let (dir, _, temporary) = match pid_file_names(path, owner) {
-        Ok(names) => names,
-        // Its directory has gone, and with it the file.
-        Err(error) if error.errno() == Some(libc::ENOENT) => return Ok(()),
-        Err(error) => return Err(error),
-    };
-    match sys::fs::unlinkat(dir.as_fd(), &temporary, 0) {
-        Err(error) if error.errno != libc::ENOENT => Err(error.into()),
-        _ => Ok(()),
-    }
-}
-
-/// Takes away a pid file that holds our pid; engines make it empty beforehand, and that one stays.
-pub fn remove_own_pid_file(path: &Path, pid: Option<Pid>) -> Result<()> {
-    let name = sys::cstr("open", path.as_os_str().as_bytes())?;
-    let file = match sys::fs::open(&name, libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK) {
-        Ok(file) => file,
-        Err(error) if matches!(error.errno, libc::ENOENT | libc::ELOOP) => return Ok(()),
-        Err(error) => return Err(error.into()),
-    };
-    let content = sys::fs::read_to_end(file.as_fd(), 64).unwrap_or_default();
-    if pid.is_some_and(|pid| content == pid.pid.to_string().as_bytes()) {
-        sys::fs::unlinkat(sys::fs::CWD, &name, 0)?;
-    }
-    Ok(())
 }
