@@ -264,8 +264,8 @@ impl<'a> Child<'a> {
     }
 
     /// Enters all of a container's namespaces at once: those of exactly the process that was opened.
-    fn join_container(&self) -> Result<()> {
-        let join = self.join.as_ref().ok_or_else(|| Error::text("not a step of create"))?;
+    fn join_container(&mut self) -> Result<()> {
+        let join = self.join.take().ok_or_else(|| Error::text("not a step of create"))?;
         if join.mask != 0 {
             match sys::process::setns(join.init, join.mask) {
                 Err(error) if error.errno == libc::ESRCH => {
@@ -350,6 +350,10 @@ impl<'a> Child<'a> {
     /// of the host may be reachable from here on (CVE-2024-21626).
     fn close_descriptors(&mut self) -> Result<()> {
         let mut keep: Vec<u32> = Vec::with_capacity(3);
+        if let Some(join) = &self.join {
+            keep.push(join.init.as_raw_fd().cast_unsigned());
+            keep.extend(join.root.as_ref().map(|fd| fd.as_raw_fd().cast_unsigned()));
+        }
         keep.extend(self.socket.as_ref().map(|fd| fd.as_raw_fd().cast_unsigned()));
         if let Some(create) = &self.create {
             keep.push(create.gate.as_raw_fd().cast_unsigned());

@@ -98,6 +98,8 @@ pub fn exec(
     keyring: bool,
 ) -> Vec<Step> {
     let mut list = Vec::with_capacity(24);
+    // Nothing of the host may be open in the container's namespaces, not even for a moment.
+    push(&mut list, "", Do::CloseDescriptors);
     push(&mut list, "", Do::JoinContainer);
     push(&mut list, "", Do::NewSession);
     if keyring {
