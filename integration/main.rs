@@ -59,6 +59,7 @@ mod mounts;
 mod names;
 mod namespaces;
 mod parallel;
+mod pause;
 mod process;
 mod rootfs;
 mod run;

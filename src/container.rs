@@ -203,14 +203,15 @@ impl Container {
         if self.state.created.is_empty() {
             return Ok(Status::Creating);
         }
-        if self.gate()?.is_some() {
-            return Ok(Status::Created);
-        }
         let frozen = match Group::open_freezer(&self.state.cgroup)? {
             Some(group) => group.frozen()?,
             None => false,
         };
-        Ok(if frozen { Status::Paused } else { Status::Running })
+        Ok(match frozen {
+            true => Status::Paused,
+            false if self.gate()?.is_some() => Status::Created,
+            false => Status::Running,
+        })
     }
 
     /// The gate's writing end, when init waits at it.

@@ -211,6 +211,17 @@ impl Group {
         freeze::frozen(&self.dirs)
     }
 
+    /// Whether the processes are stopped, or being stopped, by the freezer.
+    ///
+    /// # Errors
+    /// When that cannot be read.
+    pub fn is_stopped(&self) -> Result<bool> {
+        match freeze::freezer(&self.dirs) {
+            Some((dir, _)) => freeze::is_stopped(dir),
+            None => Ok(false),
+        }
+    }
+
     /// Freezes or thaws, and returns when it is so. A freeze that fails is thawed again.
     ///
     /// # Errors

@@ -47,6 +47,8 @@ const COMMANDS: &[(&str, &str)] = &[
     ("state", "Print the state of a container"),
     ("kill", "Send a signal to a container"),
     ("delete", "Delete a container"),
+    ("pause", "Stop all processes of a container for a while"),
+    ("resume", "Let the processes of a paused container go on"),
     ("list", "List containers"),
     ("ps", "List the processes of a container"),
     ("spec", "Write a default config.json"),

@@ -159,7 +159,8 @@ fn start_container(root: &Path, id: &str, plan: Option<&Plan>) -> Result<()> {
         else {
             return Err(Error::text(match status {
                 Status::Stopped => "cannot start a container that has stopped",
-                Status::Running | Status::Paused => "cannot start an already running container",
+                Status::Running => "cannot start an already running container",
+                Status::Paused => "cannot start a paused container",
                 Status::Creating => "cannot start a container that is being created",
                 Status::Created => NOT_RUNNING,
             }));

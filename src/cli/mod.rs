@@ -6,6 +6,7 @@ mod args;
 mod create;
 mod exec;
 mod features;
+mod freeze;
 mod kill;
 mod query;
 mod spec;
@@ -85,6 +86,8 @@ fn run(command: &str, matches: &ArgMatches) -> ExitCode {
         "state" => query::state(&globals, sub),
         "list" => query::list(&globals, sub),
         "ps" => query::ps(&globals, sub),
+        "pause" => freeze::pause(&globals, sub),
+        "resume" => freeze::resume(&globals, sub),
         "kill" => kill::kill(&globals, sub),
         "delete" => kill::delete(&globals, sub),
         "spec" => spec::spec(sub),
