@@ -5,11 +5,20 @@ use crate::cgroup::Layout;
 use crate::error::Result;
 use crate::sys;
 
+/// As a bit of [`Host::capabilities`].
+pub const CAP_SYS_ADMIN: u64 = 1 << 21;
+
 /// What the plan may depend on besides config.json and the command line.
 #[derive(Debug, Clone)]
 pub struct Host {
     /// Effective user id of the runtime.
     pub euid: u32,
+    /// Effective group id of the runtime.
+    pub egid: u32,
+    /// The runtime is in a user namespace that is not the initial one.
+    pub user_namespace: bool,
+    /// It may clone mounts: it has `CAP_SYS_ADMIN` over its mount namespace.
+    pub mounts: bool,
     /// Where the cgroup hierarchies are.
     pub cgroups: Layout,
     /// The highest capability number the kernel knows.
@@ -26,8 +35,13 @@ impl Host {
     /// Asks the kernel.
     pub fn gather() -> Result<Self> {
         let capabilities = sys::cred::capget()?.permitted;
+        let user_namespace = in_user_namespace()?;
         Ok(Self {
             euid: nix::unistd::geteuid().as_raw(),
+            egid: nix::unistd::getegid().as_raw(),
+            user_namespace,
+            mounts: capabilities & CAP_SYS_ADMIN != 0
+                && (!user_namespace || owns_mount_namespace()?),
             cgroups: crate::cgroup::detect()?,
             last_cap: last_cap()?,
             capabilities,
@@ -42,6 +56,27 @@ pub fn last_cap() -> Result<u32> {
     let file = sys::fs::open(c"/proc/sys/kernel/cap_last_cap", libc::O_RDONLY)?;
     let text = sys::fs::read_to_end(std::os::fd::AsFd::as_fd(&file), 64)?;
     Ok(String::from_utf8_lossy(&text).trim().parse().unwrap_or(40).min(63))
+}
+
+/// Whether this process is in another user namespace than the initial one, whose file has a fixed
+/// number (`USER_NS_INIT_INO` of linux/nsfs.h).
+pub fn in_user_namespace() -> Result<bool> {
+    const USER_NS_INIT_INO: u64 = 0xefff_fffd;
+    Ok(sys::fs::statat(sys::fs::CWD, c"/proc/self/ns/user", 0)?.st_ino != USER_NS_INIT_INO)
+}
+
+/// Whether our mount namespace belongs to our user namespace, and not to one further out
+/// (`unshare --user` alone leaves it there).
+fn owns_mount_namespace() -> Result<bool> {
+    let mounts = sys::fs::open(c"/proc/self/ns/mnt", libc::O_RDONLY)?;
+    let owner = match sys::process::namespace_owner(std::os::fd::AsFd::as_fd(&mounts)) {
+        // It is out of our sight.
+        Err(error) if error.errno == libc::EPERM => return Ok(false),
+        result => result?,
+    };
+    let owner = sys::fs::fstat(std::os::fd::AsFd::as_fd(&owner))?;
+    let own = sys::fs::statat(sys::fs::CWD, c"/proc/self/ns/user", 0)?;
+    Ok((owner.st_dev, owner.st_ino) == (own.st_dev, own.st_ino))
 }
 
 /// Whether a parameter file says `Y`. Absence means the feature is not built in.

@@ -9,6 +9,7 @@ pub mod config;
 pub mod devices;
 pub mod exec;
 pub mod hooks;
+pub mod ids;
 pub mod mounts;
 pub mod namespaces;
 pub mod options;

@@ -21,6 +21,9 @@ fn host_v2() -> Host {
     };
     Host {
         euid: 0,
+        egid: 0,
+        user_namespace: false,
+        mounts: true,
         cgroups: Layout { v1: Vec::new(), v2: Some(v2) },
         last_cap: 40,
         capabilities: (1 << 41) - 1,

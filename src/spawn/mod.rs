@@ -9,6 +9,7 @@ pub mod pid_file;
 pub mod prepare;
 pub mod protocol;
 pub mod seal;
+pub mod userns;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;

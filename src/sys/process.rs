@@ -155,6 +155,15 @@ pub fn namespace_kind(fd: BorrowedFd<'_>) -> Result<i32> {
     Ok(ret)
 }
 
+/// The user namespace that owns another namespace, by `NS_GET_USERNS` (ioctl_ns(2)); `EPERM` where it
+/// is none of ours or below.
+pub fn namespace_owner(fd: BorrowedFd<'_>) -> Result<OwnedFd> {
+    const NS_GET_USERNS: libc::c_ulong = 0xb701;
+    // SAFETY: this request takes no argument.
+    let ret = unsafe { libc::ioctl(fd.as_raw_fd(), NS_GET_USERNS as _) };
+    owned(ret.into(), "ioctl", "NS_GET_USERNS")
+}
+
 /// unshare(2).
 pub fn unshare(flags: i32) -> Result<()> {
     // SAFETY: takes no pointer; the process is single-threaded.
