@@ -47,6 +47,7 @@ mod device_nodes;
 mod devices;
 mod engines;
 mod exec;
+mod exec_process;
 mod faults;
 mod harness;
 mod hooks;

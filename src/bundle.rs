@@ -282,6 +282,10 @@ fn repair(config: &mut Value) -> Vec<String> {
                 });
             }
         }
+        // The spec: "omitted or empty".
+        if let Some(Value::Object(lists)) = process.get_mut("execCPUAffinity") {
+            lists.retain(|_, list| list != "");
+        }
         for flag in process
             .get_mut("scheduler")
             .and_then(|scheduler| scheduler.get_mut("flags"))

@@ -22,6 +22,7 @@ mod plan;
 mod record;
 mod remove;
 mod resources;
+mod sub;
 #[cfg(test)]
 #[allow(
     unsafe_code,
@@ -51,3 +52,4 @@ pub use mounts::{CgroupMount, mounts};
 pub use plan::{Manager, Options, Placement, Write, plan};
 pub use record::{Place, Record};
 pub use remove::remove;
+pub use sub::SubCgroup;

@@ -4,6 +4,7 @@ use clap::ArgMatches;
 use oci_spec::runtime::Process;
 
 use super::{Globals, args};
+use crate::cgroup::SubCgroup;
 use crate::container::{Container, Status};
 use crate::error::{Error, Result};
 use crate::foreground::Foreground;
@@ -27,9 +28,6 @@ pub fn exec(globals: &Globals, matches: &ArgMatches) -> anyhow::Result<u8> {
         }
         _ => {}
     }
-    if args::last(matches, "cgroup").is_some() {
-        anyhow::bail!("--cgroup: sub-cgroups are not supported by this version");
-    }
     let detach = args::is_on(matches, "detach");
     let (mut exec_plan, warnings) = read_and_plan(matches, &container)?;
     if !detach {
@@ -40,6 +38,7 @@ pub fn exec(globals: &Globals, matches: &ArgMatches) -> anyhow::Result<u8> {
         pid_file: args::path(matches, "pid-file")?,
         console_socket: args::path(matches, "console-socket")?,
         pidfd_socket: args::path(matches, "pidfd-socket")?,
+        sub_cgroups: SubCgroup::read(&args::all(matches, "cgroup"))?,
         inherited: args::inherited(matches),
         extra_env: super::create::listen_env(),
     };

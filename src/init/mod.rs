@@ -184,6 +184,7 @@ impl<'a> Child<'a> {
     /// The table of acts.
     fn act(&mut self, act: Do) -> Result<()> {
         match act {
+            Do::Affinity => self.affinity(),
             Do::JoinContainer => self.join_container(),
             Do::JoinNamespace(index) => self.join_namespace(index),
             Do::NewCgroupNamespace => Ok(sys::process::unshare(libc::CLONE_NEWCGROUP)?),
@@ -261,6 +262,12 @@ impl<'a> Child<'a> {
     /// The process to become.
     pub fn process(&self) -> Result<&'a Process> {
         self.process.ok_or_else(|| Error::text("no process"))
+    }
+
+    /// The CPUs of exec's process, now that it is in the container's cgroups.
+    fn affinity(&self) -> Result<()> {
+        let mask = self.process()?.exec_affinity.last.as_deref().unwrap_or_default();
+        Ok(sys::sched::sched_setaffinity(0, mask)?)
     }
 
     /// Enters all of a container's namespaces at once: those of exactly the process that was opened.

@@ -59,9 +59,6 @@ pub fn plan(
         Some(overrides) => overridden(spec, overrides, host, &mut findings),
     };
     process.personality = personality;
-    if spec.exec_cpu_affinity().is_some() {
-        findings.problem("/process/execCPUAffinity", "is not supported by this version");
-    }
     let steps = steps::exec(&process, &seccomp, keyring);
     Ok((ExecPlan { process, seccomp, steps }, findings.finish()?))
 }

@@ -38,6 +38,15 @@ pub struct Scheduler {
     pub period: u64,
 }
 
+/// On which CPUs exec's process runs: one bit per CPU, in words of 64.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ExecAffinity {
+    /// While it is on its way into the container's cgroup.
+    pub initial: Option<Vec<u64>>,
+    /// From then on; the kernel's choice when absent.
+    pub last: Option<Vec<u64>>,
+}
+
 /// The process to run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Process {
@@ -71,6 +80,8 @@ pub struct Process {
     pub scheduler: Option<Scheduler>,
     /// class << 13 | level.
     pub io_priority: Option<u32>,
+    /// `execCPUAffinity`; means nothing to the container's init.
+    pub exec_affinity: ExecAffinity,
     /// Argument of personality(2); of the container, for exec'd processes as well.
     pub personality: Option<u64>,
     /// `AppArmor` profile to enter at execve.
@@ -134,6 +145,7 @@ pub fn plan(spec: &oci_spec::runtime::Process, host: &Host, findings: &mut Findi
         oom_score_adj: oom_score_adj(spec.oom_score_adj(), findings),
         scheduler: scheduler(spec.scheduler().as_ref(), findings),
         io_priority: io_priority(spec.io_priority().as_ref(), findings),
+        exec_affinity: exec_affinity(spec, findings),
         personality: None,
         apparmor: label(
             "/process/apparmorProfile",
@@ -310,6 +322,43 @@ fn io_priority(
     }
 }
 
+fn exec_affinity(spec: &oci_spec::runtime::Process, findings: &mut Findings) -> ExecAffinity {
+    let Some(spec) = spec.exec_cpu_affinity() else { return ExecAffinity::default() };
+    let mut read = |at: &'static str, list: Option<&String>| {
+        let list = list.filter(|list| !list.is_empty())?;
+        let mask = cpus(list);
+        if mask.is_none() {
+            findings.problem(at, format!("{list:?} is no list of CPUs"));
+        }
+        mask
+    };
+    ExecAffinity {
+        initial: read("/process/execCPUAffinity/initial", spec.initial().as_ref()),
+        last: read("/process/execCPUAffinity/final", spec.cpu_affinity_final().as_ref()),
+    }
+}
+
+/// A list such as `0-3,7` as a bit mask.
+fn cpus(list: &str) -> Option<Vec<u64>> {
+    /// The kernel's largest NR_CPUS.
+    const MOST: usize = 8192;
+    let mut mask: Vec<u64> = Vec::new();
+    for part in list.split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last): (usize, usize) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
+        if first > last || last >= MOST {
+            return None;
+        }
+        mask.resize(mask.len().max(last / 64 + 1), 0);
+        for cpu in first..=last {
+            if let Some(word) = mask.get_mut(cpu / 64) {
+                *word |= 1 << (cpu % 64);
+            }
+        }
+    }
+    Some(mask)
+}
+
 /// The argument of personality(2).
 pub fn personality(
     spec: Option<&oci_spec::runtime::LinuxPersonality>,
@@ -323,4 +372,20 @@ pub fn personality(
         LinuxPersonalityDomain::PerLinux => 0,
         LinuxPersonalityDomain::PerLinux32 => 8,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpu_lists_are_bit_masks_or_refused() {
+        assert_eq!(cpus("0"), Some(vec![1]));
+        assert_eq!(cpus("0-3,7"), Some(vec![0x8f]));
+        assert_eq!(cpus("63-64"), Some(vec![1 << 63, 1]));
+        assert_eq!(cpus("1300").map(|mask| mask.len()), Some(21));
+        for bad in ["", "x", "3-1", "1-", "-1", "0,", "8192", "0-99999999999", "0x1"] {
+            assert_eq!(cpus(bad), None, "{bad:?}");
+        }
+    }
 }

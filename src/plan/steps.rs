@@ -17,6 +17,7 @@ pub struct Step {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs, reason = "each is documented where it is done, in init")]
 pub enum Do {
+    Affinity,
     JoinContainer,
     JoinNamespace(usize),
     NewCgroupNamespace,
@@ -98,6 +99,9 @@ pub fn exec(
     keyring: bool,
 ) -> Vec<Step> {
     let mut list = Vec::with_capacity(24);
+    if process.exec_affinity.last.is_some() {
+        push(&mut list, "/process/execCPUAffinity/final", Do::Affinity);
+    }
     // Nothing of the host may be open in the container's namespaces, not even for a moment.
     push(&mut list, "", Do::CloseDescriptors);
     push(&mut list, "", Do::JoinContainer);

@@ -6,12 +6,13 @@ use std::path::PathBuf;
 use super::borrow::Borrow;
 use super::protocol::{self, Message};
 use super::{Created, end_child, pid_file, render, schedule, send_fd, set_oom_score_adj};
-use crate::cgroup::Group;
+use crate::cgroup::{Group, SubCgroup};
 use crate::container::Container;
 use crate::error::{Error, NOT_RUNNING, Result};
 use crate::init::{self, Child, Join, Work};
 use crate::plan::exec::ExecPlan;
 use crate::plan::namespaces::{KINDS, Kind};
+use crate::plan::process::Process;
 use crate::sys;
 
 /// What exec is asked to do besides the plan.
@@ -23,6 +24,8 @@ pub struct Request {
     pub console_socket: Option<PathBuf>,
     /// Who gets the pidfd.
     pub pidfd_socket: Option<PathBuf>,
+    /// Where in the container's cgroup it goes.
+    pub sub_cgroups: Vec<SubCgroup>,
     /// Descriptors from 3 on that are the process'.
     pub inherited: u32,
     /// What they mean, for its environment.
@@ -36,7 +39,7 @@ pub fn exec(container: &Container, plan: &ExecPlan, request: &Request) -> Result
     let pid = container.pid();
     let mask = foreign_namespaces(pid)?;
     let root = if container.state.chroot { Some(root_of(pid)?) } else { None };
-    let group = container.cgroup()?;
+    let group = place(container, request)?;
     let (socket, theirs) = sys::socket::seqpacket_pair()?;
     let child = Child {
         id: &container.state.id,
@@ -52,7 +55,15 @@ pub fn exec(container: &Container, plan: &ExecPlan, request: &Request) -> Result
         extra_env: request.extra_env.clone(),
         work: Work::default(),
     };
-    let (cloned, socket) = clone(child, socket, (init.as_fd(), pid), mask, group.as_ref())?;
+    let target = Target {
+        init: init.as_fd(),
+        pid,
+        mask,
+        group: group.as_ref(),
+        // Who names a cgroup means that one and no other.
+        exact: !request.sub_cgroups.is_empty(),
+    };
+    let (cloned, socket) = clone(child, socket, &target)?;
     match attend(plan, request, &cloned, &socket) {
         Ok(terminal) => Ok(Created { pid: cloned.pid, pidfd: cloned.pidfd, terminal }),
         Err(error) => Err(super::also(error, end_child(&cloned))),
@@ -88,32 +99,53 @@ fn root_of(pid: i32) -> Result<OwnedFd> {
     Ok(sys::fs::open(&path, libc::O_PATH | libc::O_DIRECTORY)?)
 }
 
+/// The cgroups to enter.
+fn place(container: &Container, request: &Request) -> Result<Option<Group>> {
+    let group = container.cgroup()?;
+    if request.sub_cgroups.is_empty() {
+        return Ok(group);
+    }
+    let group = group.ok_or_else(|| Error::text("--cgroup: the container has no cgroup"))?;
+    group.below(&request.sub_cgroups).map(Some)
+}
+
+/// Where the clone goes.
+#[derive(Debug)]
+struct Target<'a> {
+    init: BorrowedFd<'a>,
+    pid: i32,
+    mask: i32,
+    group: Option<&'a Group>,
+    /// No other cgroup will do.
+    exact: bool,
+}
+
 /// Clones into the container's pid namespace and v2 cgroup.
 fn clone(
     child: Child<'_>,
     socket: OwnedFd,
-    (init, pid): (BorrowedFd<'_>, i32),
-    mask: i32,
-    group: Option<&Group>,
+    target: &Target<'_>,
 ) -> Result<(sys::process::Child, OwnedFd)> {
     // From its first moment the child is visible to the container, which may trace what is dumpable.
     sys::process::set_dumpable(false)?;
+    let in_pid_namespace = target.mask & libc::CLONE_NEWPID != 0;
     let pid_namespace: &[(Kind, BorrowedFd<'_>)] =
-        if mask & libc::CLONE_NEWPID != 0 { &[(Kind::Pid, init)] } else { &[] };
+        if in_pid_namespace { &[(Kind::Pid, target.init)] } else { &[] };
+    let home = on_initial_cpus(child.process)?;
     let borrow = Borrow::enter(pid_namespace)?;
-    let into = group.and_then(Group::clone_into);
-    let cloned = match (sys::process::clone3(0, into), group) {
+    let into = target.group.and_then(Group::clone_into);
+    let cloned = match (sys::process::clone3(0, into), target.group) {
         // The container has made sub-cgroups with controllers (systemd, nested engines): a cgroup with
         // children holds no processes. Init lives in one that does.
-        (Err(error), Some(group)) if error.errno == libc::EBUSY => {
-            let inner = group.v2_dir_of(pid)?;
+        (Err(error), Some(group)) if !target.exact && is_no_home(error.errno) => {
+            let inner = group.v2_dir_of(target.pid)?;
             sys::process::clone3(0, Some(inner.as_fd()))
         }
         (result, _) => result,
     };
     let cloned = match cloned {
         // The pid namespace's init has died.
-        Err(error) if error.errno == libc::ENOMEM && mask & libc::CLONE_NEWPID != 0 => {
+        Err(error) if error.errno == libc::ENOMEM && in_pid_namespace => {
             return Err(Error::text(NOT_RUNNING));
         }
         result => result?,
@@ -126,7 +158,26 @@ fn clone(
     };
     drop(borrow);
     drop(child);
+    if let Some(home) = home {
+        sys::sched::sched_setaffinity(0, &home)?;
+    }
     Ok((cloned, socket))
+}
+
+/// A cgroup that takes no process: it passes controllers on, or is threaded.
+fn is_no_home(errno: i32) -> bool {
+    matches!(errno, libc::EBUSY | libc::EOPNOTSUPP)
+}
+
+/// Goes to the CPUs of `execCPUAffinity.initial`, for the child to inherit; gives back those we came from.
+fn on_initial_cpus(process: Option<&Process>) -> Result<Option<Vec<u64>>> {
+    let Some(mask) = process.and_then(|process| process.exec_affinity.initial.as_deref()) else {
+        return Ok(None);
+    };
+    let home = sys::sched::sched_getaffinity(0)?;
+    sys::sched::sched_setaffinity(0, mask)
+        .map_err(Error::at("/process/execCPUAffinity/initial"))?;
+    Ok(Some(home))
 }
 
 /// Drives the child to execve; the end of its socket is success.

@@ -81,6 +81,19 @@ pub fn sched_setaffinity(pid: i32, mask: &[u64]) -> Result<()> {
     done(ret, "sched_setaffinity", "")
 }
 
+/// `sched_getaffinity`(2), in the same form.
+pub fn sched_getaffinity(pid: i32) -> Result<Vec<u64>> {
+    // More than any kernel's NR_CPUS (8192): a shorter buffer than the kernel's own mask is EINVAL.
+    let mut mask = vec![0u64; 256];
+    // SAFETY: the buffer is as long as we say.
+    let ret = unsafe {
+        libc::syscall(libc::SYS_sched_getaffinity, pid, size_of_val(&*mask), mask.as_mut_ptr())
+    };
+    let bytes = usize::try_from(check(ret, "sched_getaffinity", "")?).unwrap_or(0);
+    mask.truncate(bytes.div_ceil(8));
+    Ok(mask)
+}
+
 /// personality(2).
 pub fn personality(domain: u64) -> Result<()> {
     // SAFETY: takes no pointer.
