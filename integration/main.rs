@@ -46,6 +46,7 @@ mod delete;
 mod device_nodes;
 mod devices;
 mod engines;
+mod error_codes;
 mod exec;
 mod exec_process;
 mod faults;

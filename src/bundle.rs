@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::de::{DeserializeOwned, DeserializeSeed, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
-use crate::error::{Error, Problem, Result};
+use crate::error::{Code, Error, Finding, Findings, Result};
 use crate::sys;
 
 /// Largest config.json in bytes: the biggest real ones are below 1 MiB.
@@ -21,15 +21,19 @@ const MAX_PARSE_PROBLEMS: usize = 50;
 
 /// Reads a regular file of at most [`MAX_BYTES`] through one descriptor: what is checked is what is used.
 pub fn read(path: &Path) -> Result<Vec<u8>> {
-    let name = sys::cstr("open", path.as_os_str().as_bytes())?;
+    let unreadable = |error: sys::Error| Error::from(error).or_code(Code::E_CONFIG_READ);
+    let name = sys::cstr("open", path.as_os_str().as_bytes()).map_err(unreadable)?;
     // O_NONBLOCK: opening a FIFO must not hang.
-    let file = sys::fs::open(&name, libc::O_RDONLY | libc::O_NONBLOCK)?;
+    let file = sys::fs::open(&name, libc::O_RDONLY | libc::O_NONBLOCK).map_err(unreadable)?;
     let stat = sys::fs::fstat(file.as_fd())?;
     if stat.st_mode & libc::S_IFMT != libc::S_IFREG {
-        return Err(Error::text(format!("{}: not a regular file", path.display())));
+        return Err(Error::text(
+            Code::E_CONFIG_READ,
+            format!("{}: not a regular file", path.display()),
+        ));
     }
     sys::fs::read_to_end(file.as_fd(), MAX_BYTES)
-        .map_err(|error| error.about(path.display()).into())
+        .map_err(|error| unreadable(error.about(path.display())))
 }
 
 /// The absolute path of an existing bundle directory.
@@ -52,7 +56,7 @@ pub fn absolute(path: &Path) -> Result<PathBuf> {
 
 /// Parses a document of type `T`, with warnings of what was let pass. Every member that does not fit is
 /// a [`Problem`], up to a limit.
-pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, Vec<String>)> {
+pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, Vec<Finding>)> {
     scan(bytes)?;
     match typed(bytes) {
         Ok(config) => Ok((config, Vec::new())),
@@ -73,9 +77,14 @@ fn typed<T: DeserializeOwned>(
 fn scan(bytes: &[u8]) -> Result<()> {
     let mut entries = 0;
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    Strict(&mut entries).deserialize(&mut deserializer).and_then(|()| deserializer.end()).map_err(
-        |error| Error::Config(vec![Problem { pointer: String::new(), text: error.to_string() }]),
-    )
+    Strict(&mut entries)
+        .deserialize(&mut deserializer)
+        .and_then(|()| deserializer.end())
+        .map_err(not_json)
+}
+
+fn not_json(error: serde_json::Error) -> Error {
+    Error::text(Code::E_JSON, error.to_string())
 }
 
 /// Walks a document without keeping it.
@@ -174,34 +183,31 @@ impl<'de> serde::Deserialize<'de> for Name<'de> {
 
 /// The way taken only when the fast one failed: repairs what the spec tolerates and the types do not,
 /// then collects every member that still does not fit.
-fn parse_slowly<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, Vec<String>)> {
-    let syntax = |error: serde_json::Error| {
-        Error::Config(vec![Problem { pointer: String::new(), text: error.to_string() }])
-    };
-    let mut value: Value = serde_json::from_slice(bytes).map_err(syntax)?;
-    let warnings = repair(&mut value);
-    let mut problems: Vec<Problem> = Vec::new();
+fn parse_slowly<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, Vec<Finding>)> {
+    let mut value: Value = serde_json::from_slice(bytes).map_err(not_json)?;
+    let mut findings = Findings { warnings: repair(&mut value), ..Findings::default() };
     let mut gone: Vec<(String, usize)> = Vec::new();
     loop {
         let error = match typed::<T>(value.to_string().as_bytes()) {
-            Ok(spec) if problems.is_empty() => return Ok((spec, warnings)),
-            Ok(_) => return Err(Error::Config(problems)),
+            Ok(spec) => return findings.finish().map(|warnings| (spec, warnings)),
             Err(error) => error,
         };
         let here = pointer_of(error.path());
         let pointer = as_given(&here, &gone);
         let below = format!("{pointer}/");
         // What is wrong only because an offender was taken out is not worth telling.
-        let told = problems
+        let told = findings
+            .problems
             .iter()
             .any(|problem| problem.pointer == pointer || problem.pointer.starts_with(&below));
         if !told {
             let text = without_position(&error.inner().to_string());
-            problems.push(Problem { pointer, text });
+            findings.problem(Code::E_TYPE, pointer, text);
         }
         // Take the offender out and look for the next.
-        if problems.len() >= MAX_PARSE_PROBLEMS || !remove(&mut value, &here, &mut gone) {
-            return Err(Error::Config(problems));
+        let enough = findings.problems.len() >= MAX_PARSE_PROBLEMS;
+        if enough || !remove(&mut value, &here, &mut gone) {
+            return Err(Error::Config(Box::new(findings)));
         }
     }
 }
@@ -266,7 +272,7 @@ fn remove(value: &mut Value, pointer: &str, gone: &mut Vec<(String, usize)>) -> 
 }
 
 /// What the spec allows and the types of oci-spec 0.10 refuse.
-fn repair(config: &mut Value) -> Vec<String> {
+fn repair(config: &mut Value) -> Vec<Finding> {
     let mut warnings = Vec::new();
     // exec's document is the process object itself.
     let whole = config.get("process").is_none();
@@ -315,10 +321,10 @@ fn repair(config: &mut Value) -> Vec<String> {
 }
 
 /// Whether a capability name is known; the spec wants a warning for others, no failure.
-fn keep_capability(name: &str, warnings: &mut Vec<String>) -> bool {
+fn keep_capability(name: &str, warnings: &mut Vec<Finding>) -> bool {
     let known = crate::plan::caps::number(name).is_some();
-    let warning =
-        format!("/process/capabilities: unknown capability {} is dropped", name.escape_debug());
+    let text = format!("unknown capability {} is dropped", name.escape_debug());
+    let warning = Finding::new(Code::W_CAPABILITY_UNKNOWN, "/process/capabilities", text);
     if !known && !warnings.contains(&warning) {
         warnings.push(warning);
     }

@@ -8,7 +8,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::cgroup::Group;
-use crate::error::{DOES_NOT_EXIST, Error, Result};
+use crate::error::{Code, DOES_NOT_EXIST, Error, Result};
 use crate::state::{self, Pid, State};
 use crate::{bundle, sys};
 
@@ -71,16 +71,19 @@ pub fn open_root(root: &Path) -> Result<Option<OwnedFd>> {
     let dir = match sys::fs::open(&name, flags) {
         Ok(dir) => dir,
         Err(error) if error.errno == libc::ENOENT => return Ok(None),
-        Err(error) => return Err(Error::at("state root")(error)),
+        Err(error) => return Err(Error::at(Code::E_STATE_ROOT, "state root")(error)),
     };
     let stat = sys::fs::fstat(dir.as_fd())?;
     if stat.st_uid != nix::unistd::geteuid().as_raw() || stat.st_mode & 0o022 != 0 {
-        return Err(Error::text(format!(
-            "state root {}: not ours alone (owner {}, mode {:04o})",
-            root.display(),
-            stat.st_uid,
-            stat.st_mode & 0o7777
-        )));
+        return Err(Error::text(
+            Code::E_STATE_ROOT,
+            format!(
+                "state root {}: not ours alone (owner {}, mode {:04o})",
+                root.display(),
+                stat.st_uid,
+                stat.st_mode & 0o7777
+            ),
+        ));
     }
     Ok(Some(dir))
 }
@@ -98,10 +101,10 @@ pub fn make_root(root: &Path) -> Result<OwnedFd> {
             Ok(()) => {}
             // It was there, or somebody was faster.
             Err(error) if error.errno == libc::EEXIST => {}
-            Err(error) => return Err(Error::at("state root")(error)),
+            Err(error) => return Err(Error::at(Code::E_STATE_ROOT, "state root")(error)),
         }
     }
-    open_root(root)?.ok_or_else(|| Error::text("state root vanished"))
+    open_root(root)?.ok_or_else(|| Error::text(Code::E_STATE_ROOT, "state root vanished"))
 }
 
 /// Opens a container's directory; `None` when it is not there.
@@ -168,10 +171,13 @@ pub fn open_process(who: Option<Pid>, boot: &str) -> Result<Option<OwnedFd>> {
 impl Container {
     /// Opens a container by id.
     pub fn open(root: &Path, id: &str) -> Result<Self> {
-        crate::plan::check::container_id(id).map_err(Error::Text)?;
-        let dir = open_dir(root, id)?.ok_or_else(|| Error::text(DOES_NOT_EXIST))?;
+        crate::plan::check::container_id(id)
+            .map_err(|text| Error::text(Code::E_ID_INVALID, text))?;
+        let dir =
+            open_dir(root, id)?.ok_or_else(|| Error::text(Code::E_NOT_FOUND, DOES_NOT_EXIST))?;
         // A directory without a record is a create that died before it did anything.
-        let state = State::load(dir.as_fd())?.ok_or_else(|| Error::text(DOES_NOT_EXIST))?;
+        let state = State::load(dir.as_fd())?
+            .ok_or_else(|| Error::text(Code::E_NOT_FOUND, DOES_NOT_EXIST))?;
         Ok(Self { dir, state })
     }
 

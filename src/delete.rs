@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 
 use crate::cgroup::Group;
 use crate::container::{self, Container, Status};
-use crate::error::{DOES_NOT_EXIST, Error, NOT_RUNNING, Result};
+use crate::error::{Code, DOES_NOT_EXIST, Error, Finding, NOT_RUNNING, Result};
 use crate::spawn::UNDO_DEADLINE;
 use crate::{bundle, hooks, spawn, sys};
 
 /// Deletes a container; with `force` also a living or half-made one. Success means that its
 /// processes, cgroups and state are gone. Returns warnings.
-pub fn delete(root: &Path, id: &str, force: bool) -> Result<Vec<String>> {
-    crate::plan::check::container_id(id).map_err(Error::Text)?;
+pub fn delete(root: &Path, id: &str, force: bool) -> Result<Vec<Finding>> {
+    crate::plan::check::container_id(id).map_err(|text| Error::text(Code::E_ID_INVALID, text))?;
     let container = match Container::open(root, id) {
         Ok(container) => container,
         Err(error) if error.to_string() == DOES_NOT_EXIST => {
@@ -23,9 +23,10 @@ pub fn delete(root: &Path, id: &str, force: bool) -> Result<Vec<String>> {
     };
     let status = container.status()?;
     if !force && !matches!(status, Status::Stopped | Status::Created) {
-        return Err(Error::text(format!(
-            "cannot delete container {id} that is not stopped: {status}"
-        )));
+        return Err(Error::text(
+            Code::E_STATUS,
+            format!("cannot delete container {id} that is not stopped: {status}"),
+        ));
     }
     // A creator goes on for ever making what we remove; it holds no lock that could be waited for.
     if let Some(creator) = container::open_process(container.state.creator, &container.state.boot)?
@@ -44,9 +45,9 @@ pub fn delete(root: &Path, id: &str, force: bool) -> Result<Vec<String>> {
 }
 
 /// A directory without a record: create died before it had done anything else.
-fn delete_unrecorded(root: &Path, id: &str, force: bool) -> Result<Vec<String>> {
+fn delete_unrecorded(root: &Path, id: &str, force: bool) -> Result<Vec<Finding>> {
     match (force, container::open_root(root)?) {
-        (false, _) => Err(Error::text(DOES_NOT_EXIST)),
+        (false, _) => Err(Error::text(Code::E_NOT_FOUND, DOES_NOT_EXIST)),
         (true, None) => Ok(Vec::new()),
         (true, Some(root)) => container::remove_dir(root.as_fd(), id).map(|()| Vec::new()),
     }
@@ -54,7 +55,7 @@ fn delete_unrecorded(root: &Path, id: &str, force: bool) -> Result<Vec<String>> 
 
 /// Kills what is left and removes everything, the record last: until it is gone, delete can be tried
 /// again.
-pub fn remove(root: &Path, container: &Container) -> Result<Vec<String>> {
+pub fn remove(root: &Path, container: &Container) -> Result<Vec<Finding>> {
     if let Some(init) = container.init()? {
         thaw(container)?;
         end(init.as_fd(), "container init still running")?;
@@ -69,7 +70,8 @@ pub fn remove(root: &Path, container: &Container) -> Result<Vec<String>> {
         spawn::pid_file::remove_temporary(path, &container.state.id)?;
     }
     let warnings = poststop(container);
-    let root = container::open_root(root)?.ok_or_else(|| Error::text(DOES_NOT_EXIST))?;
+    let root = container::open_root(root)?
+        .ok_or_else(|| Error::text(Code::E_NOT_FOUND, DOES_NOT_EXIST))?;
     container::remove_dir(root.as_fd(), &container.state.id)?;
     Ok(warnings)
 }
@@ -99,7 +101,9 @@ fn wait_end(pidfd: BorrowedFd<'_>, deadline: Duration, who: &str) -> Result<()> 
         let millis = i32::try_from(left.as_millis()).unwrap_or(i32::MAX);
         match sys::fs::poll(&[(pidfd, libc::POLLIN)], millis) {
             Ok(events) if events.iter().any(|events| *events != 0) => return Ok(()),
-            Ok(_) => return Err(Error::text(format!("{who} (10 s after SIGKILL)"))),
+            Ok(_) => {
+                return Err(Error::text(Code::E_DELETE, format!("{who} (10 s after SIGKILL)")));
+            }
             Err(error) if error.errno == libc::EINTR => {}
             Err(error) => return Err(error.into()),
         }
@@ -107,8 +111,8 @@ fn wait_end(pidfd: BorrowedFd<'_>, deadline: Duration, who: &str) -> Result<()> 
 }
 
 /// poststop hooks; their failures are only told (runtime.md, "Lifecycle").
-fn poststop(container: &Container) -> Vec<String> {
-    let run = || -> Result<Vec<String>> {
+fn poststop(container: &Container) -> Vec<Finding> {
+    let run = || -> Result<Vec<Finding>> {
         if container.state.created.is_empty() {
             return Ok(Vec::new());
         }
@@ -121,9 +125,9 @@ fn poststop(container: &Container) -> Vec<String> {
         let planned = crate::plan::hooks::plan(&spec, &mut findings);
         let state = container.oci_state(Status::Stopped, 0)?.to_string();
         let failures = planned.poststop.iter().filter_map(|hook| hooks::run(hook, &state).err());
-        Ok(failures.map(|error| error.to_string()).collect())
+        Ok(failures.map(|error| Finding::new(Code::W_HOOK, "", error)).collect())
     };
-    run().unwrap_or_else(|error| vec![format!("poststop hooks: {error}")])
+    run().unwrap_or_else(|error| vec![Finding::new(Code::W_HOOK, "/hooks/poststop", error)])
 }
 
 /// Signals a container: its init, or with `all` every process of its cgroup.
@@ -138,9 +142,13 @@ pub fn kill(container: &Container, signal: i32, all: bool) -> Result<()> {
         } else if let Some(init) = &init {
             send(init.as_fd(), signal)?;
         }
-        return if all || init.is_some() { Ok(()) } else { Err(Error::text(NOT_RUNNING)) };
+        return if all || init.is_some() {
+            Ok(())
+        } else {
+            Err(Error::text(Code::E_NOT_RUNNING, NOT_RUNNING))
+        };
     }
-    let init = init.ok_or_else(|| Error::text(NOT_RUNNING))?;
+    let init = init.ok_or_else(|| Error::text(Code::E_NOT_RUNNING, NOT_RUNNING))?;
     send(init.as_fd(), signal)?;
     if signal == libc::SIGKILL {
         // On v1 a frozen process does not die of it before it is thawed.
@@ -151,7 +159,9 @@ pub fn kill(container: &Container, signal: i32, all: bool) -> Result<()> {
 
 fn send(pidfd: BorrowedFd<'_>, signal: i32) -> Result<()> {
     match sys::process::pidfd_send_signal(pidfd, signal) {
-        Err(error) if error.errno == libc::ESRCH => Err(Error::text(NOT_RUNNING)),
+        Err(error) if error.errno == libc::ESRCH => {
+            Err(Error::text(Code::E_NOT_RUNNING, NOT_RUNNING))
+        }
         result => Ok(result?),
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+pub use crate::code::Code;
 use crate::sys;
 
 /// A place in config.json (or process.json) as a JSON pointer (RFC 6901), cheap to copy.
@@ -51,16 +52,25 @@ pub fn escape(name: &str) -> String {
     name.replace('~', "~0").replace('/', "~1").escape_debug().to_string()
 }
 
-/// One thing in the configuration that cannot be done, found before anything was done.
+/// One thing that cannot be done, or is odd, found before anything was done.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
-    /// JSON pointer, or a command-line option.
+pub struct Finding {
+    /// Its stable name.
+    pub code: Code,
+    /// JSON pointer, or a command-line option; may be empty.
     pub pointer: String,
     /// What is wrong with it.
     pub text: String,
 }
 
-impl fmt::Display for Problem {
+impl Finding {
+    /// A finding at a place.
+    pub fn new(code: Code, at: impl fmt::Display, text: impl fmt::Display) -> Self {
+        Self { code, pointer: at.to_string(), text: text.to_string() }
+    }
+}
+
+impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.pointer.is_empty() {
             return f.write_str(&self.text);
@@ -73,28 +83,28 @@ impl fmt::Display for Problem {
 #[derive(Debug, Default)]
 pub struct Findings {
     /// Each of them alone forbids the container.
-    pub problems: Vec<Problem>,
+    pub problems: Vec<Finding>,
     /// Tolerated, and told after success.
-    pub warnings: Vec<String>,
+    pub warnings: Vec<Finding>,
 }
 
 impl Findings {
     /// Notes a problem at a place.
-    pub fn problem(&mut self, at: impl fmt::Display, text: impl fmt::Display) {
-        self.problems.push(Problem { pointer: at.to_string(), text: text.to_string() });
+    pub fn problem(&mut self, code: Code, at: impl fmt::Display, text: impl fmt::Display) {
+        self.problems.push(Finding::new(code, at, text));
     }
 
     /// Notes something odd at a place.
-    pub fn warn(&mut self, at: impl fmt::Display, text: impl fmt::Display) {
-        self.warnings.push(format!("{at}: {text}"));
+    pub fn warn(&mut self, code: Code, at: impl fmt::Display, text: impl fmt::Display) {
+        self.warnings.push(Finding::new(code, at, text));
     }
 
     /// The warnings, or all problems as one error.
-    pub fn finish(self) -> Result<Vec<String>> {
+    pub fn finish(self) -> Result<Vec<Finding>> {
         if self.problems.is_empty() {
             return Ok(self.warnings);
         }
-        Err(Error::Config(self.problems))
+        Err(Error::Config(Box::new(self)))
     }
 }
 
@@ -102,16 +112,18 @@ impl Findings {
 #[derive(Debug)]
 pub enum Error {
     /// The configuration cannot be done: all its problems at once.
-    Config(Vec<Problem>),
+    Config(Box<Findings>),
     /// A kernel call failed while doing what `step` says.
     Sys {
+        /// Its stable name.
+        code: Code,
         /// JSON pointer and step, such as `/mounts/4: mount tmpfs on /run`; may be empty.
         step: String,
         /// The call.
         error: sys::Error,
     },
     /// Anything else, already in words. Engines match some of these: see the constants below.
-    Text(String),
+    Text(Code, String),
 }
 
 /// The container is not there. Engines take this as "already deleted".
@@ -124,13 +136,40 @@ const MESSAGE_LIMIT: usize = 7400;
 
 impl Error {
     /// An error in words.
-    pub fn text(text: impl Into<String>) -> Self {
-        Self::Text(text.into())
+    pub fn text(code: Code, text: impl Into<String>) -> Self {
+        Self::Text(code, text.into())
     }
 
     /// For `map_err`: a kernel call that failed at a step.
-    pub fn at(step: impl fmt::Display) -> impl FnOnce(sys::Error) -> Self {
-        move |error| Self::Sys { step: step.to_string(), error }
+    pub fn at(code: Code, step: impl fmt::Display) -> impl FnOnce(sys::Error) -> Self {
+        move |error| Self::Sys { code, step: step.to_string(), error }
+    }
+
+    /// The same failure, and in words what could not be put right after it.
+    #[must_use]
+    pub fn and(self, what: impl fmt::Display) -> Self {
+        let text = format!("{self}; {what}");
+        Self::Text(self.code(), text)
+    }
+
+    /// Gives a failure that has no name of its own the name of what it happened in.
+    #[must_use]
+    pub fn or_code(self, code: Code) -> Self {
+        match self {
+            Self::Sys { code: Code::E_SYSTEM, step, error } => Self::Sys { code, step, error },
+            other => other,
+        }
+    }
+
+    /// Its stable name: that of the first problem where there are many.
+    #[must_use]
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Config(findings) => {
+                findings.problems.first().map_or(Code::E_INTERNAL, |problem| problem.code)
+            }
+            Self::Sys { code, .. } | Self::Text(code, _) => *code,
+        }
     }
 
     /// The errno of the call, if a call it was.
@@ -145,17 +184,18 @@ impl Error {
 
 impl From<sys::Error> for Error {
     fn from(error: sys::Error) -> Self {
-        Self::Sys { step: String::new(), error }
+        Self::Sys { code: Code::E_SYSTEM, step: String::new(), error }
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Sys { step, error } if step.is_empty() => error.fmt(f),
-            Self::Sys { step, error } => write!(f, "{step}: {error}"),
-            Self::Text(text) => f.write_str(text),
-            Self::Config(problems) => {
+            Self::Sys { step, error, .. } if step.is_empty() => error.fmt(f),
+            Self::Sys { step, error, .. } => write!(f, "{step}: {error}"),
+            Self::Text(_, text) => f.write_str(text),
+            Self::Config(findings) => {
+                let problems = &findings.problems;
                 let mut length = 0;
                 for (index, problem) in problems.iter().enumerate() {
                     let text = problem.to_string();
@@ -192,8 +232,12 @@ mod tests {
     #[test]
     fn all_problems_are_told_at_once_up_to_the_limit() {
         let mut findings = Findings::default();
-        findings.problem(At::item("/process/rlimits", 1), "duplicate RLIMIT_NOFILE");
-        findings.problem(At::of("/process/cwd"), "not absolute");
+        findings.problem(
+            Code::E_RLIMIT_VALUE,
+            At::item("/process/rlimits", 1),
+            "duplicate RLIMIT_NOFILE",
+        );
+        findings.problem(Code::E_NOT_ABSOLUTE, At::of("/process/cwd"), "not absolute");
         let text = findings.finish().map_err(|error| error.to_string());
         assert_eq!(
             text,
@@ -201,7 +245,11 @@ mod tests {
         );
         let mut many = Findings::default();
         for index in 0..1000 {
-            many.problem(At::item("/mounts", index), "destination is not absolute");
+            many.problem(
+                Code::E_MOUNT_DESTINATION,
+                At::item("/mounts", index),
+                "destination is not absolute",
+            );
         }
         let text = many.finish().map_err(|error| error.to_string()).err().unwrap_or_default();
         assert!(text.len() < 7500 && text.contains(" (+"), "{}", text.len());

@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::plan::hooks::Hook;
 use crate::sys;
 use crate::sys::exec::CStrings;
@@ -20,8 +20,9 @@ pub fn run_all(hooks: &[Hook], state: &str) -> Result<()> {
 /// Runs one hook and waits for it.
 pub fn run(hook: &Hook, state: &str) -> Result<()> {
     let started = Instant::now();
-    let failed =
-        |text: String| Err(Error::text(format!("{}: hook {}: {text}", hook.at, show(hook))));
+    let failed = |text: String| {
+        Err(Error::text(Code::E_HOOK, format!("{}: hook {}: {text}", hook.at, show(hook))))
+    };
     let (mut output, exit) = match supervise(hook, state) {
         Ok(done) => done,
         Err(error) => return failed(error.to_string()),

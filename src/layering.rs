@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 /// Which modules each one may name with `crate::`. Missing modules may name all.
 const ALLOWED: &[(&str, &[&str])] = &[
     ("sys", &[]),
-    ("error", &["sys"]),
+    ("code", &[]),
+    ("error", &["code", "sys"]),
     ("log", &["error", "state", "sys"]),
-    ("seccomp", &[]),
+    ("seccomp", &["code"]),
     ("cgroup", &["error", "sys"]),
     ("host", &["cgroup", "error", "sys"]),
     ("bundle", &["error", "plan", "sys"]),

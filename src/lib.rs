@@ -16,6 +16,7 @@
 pub mod bundle;
 pub mod cgroup;
 pub mod cli;
+pub mod code;
 pub mod console;
 pub mod container;
 pub mod delete;

@@ -3,21 +3,23 @@
 //! Engines read the last error line of the log (containerd), the whole file as one object (podman), or
 //! stderr in one read (conmon), so a failing command writes exactly one line to each, in one write.
 
+use std::cell::RefCell;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Finding, Result};
 use crate::{state, sys};
 
-/// The log.
+/// The log, and what it will be told when the command has succeeded.
 #[derive(Debug, Default)]
 pub struct Log {
     file: Option<OwnedFd>,
     json: bool,
     debug: bool,
+    warnings: RefCell<Vec<Finding>>,
 }
 
 /// How much a line matters.
@@ -45,7 +47,12 @@ impl Log {
         let json = match format {
             "text" => false,
             "json" => true,
-            other => return Err(Error::text(format!("invalid log-format: {}", clean(other)))),
+            other => {
+                return Err(Error::text(
+                    Code::E_OPTION,
+                    format!("invalid log-format: {}", clean(other)),
+                ));
+            }
         };
         let file = path
             .map(|path| {
@@ -58,18 +65,21 @@ impl Log {
                 sys::fs::openat(sys::fs::CWD, &name, flags, 0o644)
             })
             .transpose()
-            .map_err(Error::at("--log"))?;
-        Ok(Self { file, json, debug })
+            .map_err(Error::at(Code::E_LOG, "--log"))?;
+        Ok(Self { file, json, debug, warnings: RefCell::default() })
     }
 
-    /// Tells a failure: to the log and, in plain words, to stderr.
-    pub fn error(&self, command: &str, text: &str) {
-        let (command, text) = (cut(clean(command), 300), cut(clean(text), LIMIT));
+    /// Tells a failure: to the log, with its code and the warnings so far, and, in plain words, to stderr.
+    pub fn error(&self, command: &str, error: &anyhow::Error) {
+        let text = cut(clean(&format!("{error:#}")), LIMIT);
+        let command = cut(clean(command), 300);
+        let cause = error.chain().find_map(|cause| cause.downcast_ref::<Error>());
+        let extra = self.extra(cause);
         if self.file.is_some() {
-            self.line(Level::Error, &text);
+            self.line(Level::Error, &text, &extra);
         }
         if self.json && self.file.is_none() {
-            stderr_line(&self.format(Level::Error, &text));
+            stderr_line(&self.format(Level::Error, &text, &extra));
         } else if command.is_empty() {
             stderr_line(&format!("onggi: {text}"));
         } else {
@@ -77,15 +87,46 @@ impl Log {
         }
     }
 
-    /// Tells something odd after success; to stderr only where there is no log.
-    pub fn warning(&self, text: &str) {
-        let text = clean(text);
-        if self.file.is_some() {
-            self.line(Level::Warning, &text);
-        } else if self.json {
-            stderr_line(&self.format(Level::Warning, &text));
-        } else {
-            stderr_line(&format!("onggi: warning: {text}"));
+    /// The further members of a failure's line.
+    fn extra(&self, cause: Option<&Error>) -> Map<String, Value> {
+        let mut extra = Map::new();
+        let Some(cause) = cause else { return extra };
+        extra.insert("code".into(), cause.code().name().into());
+        // Without a file the line is stderr's, of which engines read little.
+        if self.file.is_none() {
+            return extra;
+        }
+        let mut warnings = self.warnings.take();
+        if let Error::Config(findings) = cause {
+            let problems = findings.problems.iter().take(FINDINGS_MAX).map(pair).collect();
+            extra.insert("problems".into(), problems);
+            warnings.extend_from_slice(&findings.warnings);
+        }
+        if !warnings.is_empty() {
+            let told = warnings.iter().take(FINDINGS_MAX).map(triple).collect();
+            extra.insert("warnings".into(), told);
+        }
+        extra
+    }
+
+    /// Keeps something odd until the command has succeeded or failed.
+    pub fn warn(&self, warnings: Vec<Finding>) {
+        self.warnings.borrow_mut().extend(warnings);
+    }
+
+    /// Tells what was kept, after success; to stderr only where there is no log.
+    pub fn tell(&self) {
+        for warning in self.warnings.take() {
+            let text = clean(&warning.to_string());
+            let mut extra = Map::new();
+            extra.insert("code".into(), warning.code.name().into());
+            if self.file.is_some() {
+                self.line(Level::Warning, &text, &extra);
+            } else if self.json {
+                stderr_line(&self.format(Level::Warning, &text, &extra));
+            } else {
+                stderr_line(&format!("onggi: warning: {text}"));
+            }
         }
     }
 
@@ -96,29 +137,51 @@ impl Log {
         }
         let text = clean(&text());
         if self.file.is_some() {
-            self.line(Level::Debug, &text);
+            self.line(Level::Debug, &text, &Map::new());
         } else {
-            stderr_line(&self.format(Level::Debug, &text));
+            stderr_line(&self.format(Level::Debug, &text, &Map::new()));
         }
     }
 
-    fn line(&self, level: Level, text: &str) {
+    fn line(&self, level: Level, text: &str, extra: &Map<String, Value>) {
         let Some(file) = &self.file else { return };
-        let mut line = self.format(level, text);
+        let mut line = self.format(level, text, extra);
         line.push('\n');
         if let Err(error) = sys::fs::write_all(file.as_fd(), line.as_bytes()) {
             stderr_line(&format!("onggi: --log: {error}"));
         }
     }
 
-    fn format(&self, level: Level, text: &str) -> String {
+    fn format(&self, level: Level, text: &str, extra: &Map<String, Value>) -> String {
         let (time, level) = (state::now_rfc3339(), level.name());
         if self.json {
-            json!({"level": level, "msg": text, "time": time}).to_string()
-        } else {
-            format!("time=\"{time}\" level={level} msg={text:?}")
+            let mut line = json!({"level": level, "msg": text, "time": time});
+            if let Some(line) = line.as_object_mut() {
+                line.extend(extra.clone());
+            }
+            return line.to_string();
         }
+        let mut line = format!("time=\"{time}\" level={level} msg={text:?}");
+        for (name, value) in extra {
+            line += &match value {
+                Value::String(text) => format!(" {name}={text}"),
+                value => format!(" {name}={:?}", value.to_string()),
+            };
+        }
+        line
     }
+}
+
+/// Most problems and warnings beside a message.
+const FINDINGS_MAX: usize = 50;
+
+/// What the message does not say of a problem that it tells.
+fn pair(problem: &Finding) -> Value {
+    json!({"code": problem.code.name(), "pointer": clean(&problem.pointer)})
+}
+
+fn triple(warning: &Finding) -> Value {
+    json!({"code": warning.code.name(), "pointer": clean(&warning.pointer), "text": clean(&warning.text)})
 }
 
 /// One line to stderr in one write. With nobody to read it there is nothing left to do.

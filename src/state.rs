@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 use crate::cgroup::Record;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::sys;
 
 /// Largest state.json we are willing to read, in bytes.
@@ -176,7 +176,7 @@ pub fn process_stat(pid: i32) -> Result<Option<(char, u64)>> {
     };
     match <procfs::process::Stat as procfs::FromRead>::from_read(bytes.as_slice()) {
         Ok(stat) => Ok(Some((stat.state, stat.starttime))),
-        Err(error) => Err(Error::text(format!("/proc/{pid}/stat: {error}"))),
+        Err(error) => Err(Error::text(Code::E_SYSTEM, format!("/proc/{pid}/stat: {error}"))),
     }
 }
 
@@ -184,7 +184,7 @@ pub fn process_stat(pid: i32) -> Result<Option<(char, u64)>> {
 pub fn identify(pid: i32) -> Result<Pid> {
     match process_stat(pid)? {
         Some((_, start)) => Ok(Pid { pid, start }),
-        None => Err(Error::text(format!("process {pid} has disappeared"))),
+        None => Err(Error::text(Code::E_INIT_DIED, format!("process {pid} has disappeared"))),
     }
 }
 

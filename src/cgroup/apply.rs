@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use super::dir::{self, Dir};
 use super::plan::{Placement, Write};
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::sys::{self, fs};
 
 /// Does the writes of a placement in order: the late ones, or the others.
@@ -67,7 +67,7 @@ impl<'a> Target<'a> {
 }
 
 fn done(file: &OwnedFd, name: &str, value: &str, write: &Write) -> Result<()> {
-    dir::write_to(file.as_fd(), name, value).map_err(Error::at(&write.at))
+    dir::write_to(file.as_fd(), name, value).map_err(Error::at(Code::E_CGROUP, &write.at))
 }
 
 fn absent(name: &str, write: &Write) -> Result<()> {
@@ -75,7 +75,7 @@ fn absent(name: &str, write: &Write) -> Result<()> {
         return Ok(());
     }
     let error = sys::Error::new("open", format_args!("{name} for {:?}", write.value), libc::ENOENT);
-    Err(Error::at(&write.at)(error))
+    Err(Error::at(Code::E_CGROUP_CONTROLLER, &write.at)(error))
 }
 
 /// The file, or `None` when this kernel has none of that name.
@@ -83,7 +83,7 @@ fn open(dir: &Dir, name: &str, write: &Write) -> Result<Option<OwnedFd>> {
     match fs::openat(dir.as_fd(), &file_name(name)?, libc::O_WRONLY, 0) {
         Ok(file) => Ok(Some(file)),
         Err(error) if error.errno == libc::ENOENT => Ok(None),
-        Err(error) => Err(Error::at(&write.at)(error)),
+        Err(error) => Err(Error::at(Code::E_CGROUP, &write.at)(error)),
     }
 }
 
@@ -100,15 +100,18 @@ fn find<'a>(dirs: &'a [Dir], write: &Write) -> Result<&'a Dir> {
     let Some(dir) = dirs.iter().find(|dir| dir.place.is_v2()) else {
         let text =
             format!("{}: no cgroup with the {controller} controller could be made", write.at);
-        return Err(Error::text(text));
+        return Err(Error::text(Code::E_CGROUP_CONTROLLER, text));
     };
     if controller == "cgroup" || dir.controllers.iter().any(|has| has == controller) {
         return Ok(dir);
     }
     let text = format!("the {controller} controller is not enabled for {}", dir.place.dir());
     match dir.refusals.iter().find(|(name, _)| name == controller) {
-        Some((_, error)) => Err(Error::at(format_args!("{}: {text}", write.at))(error.clone())),
-        None => Err(Error::text(format!("{}: {text}", write.at))),
+        Some((_, error)) => Err(Error::at(
+            Code::E_CGROUP_CONTROLLER,
+            format_args!("{}: {text}", write.at),
+        )(error.clone())),
+        None => Err(Error::text(Code::E_CGROUP_CONTROLLER, format!("{}: {text}", write.at))),
     }
 }
 
@@ -116,10 +119,13 @@ fn find<'a>(dirs: &'a [Dir], write: &Write) -> Result<&'a Dir> {
 fn check_memory(dirs: &[Dir], placement: &Placement) -> Result<()> {
     let Some((limit, at)) = placement.memory_at_most else { return Ok(()) };
     for dir in dirs.iter().filter(|dir| dir.place.is_v2() && !dir.fresh) {
-        let text = dir::read(dir, c"memory.current").map_err(Error::at(at))?;
+        let text = dir::read(dir, c"memory.current").map_err(Error::at(Code::E_CGROUP, at))?;
         let used: u64 = text.trim().parse().unwrap_or(0);
         if used > limit {
-            return Err(Error::text(format!("{at}: {used} bytes are in use, more than {limit}")));
+            return Err(Error::text(
+                Code::E_MEMORY_IN_USE,
+                format!("{at}: {used} bytes are in use, more than {limit}"),
+            ));
         }
     }
     Ok(())

@@ -6,7 +6,7 @@ use std::fmt;
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType};
 
 use super::plan::{Options, Write};
-use crate::error::{At, Findings};
+use crate::error::{At, Code, Findings};
 
 /// Which accesses a rule is about; the bits are those of the BPF context (`BPF_DEVCG_ACC_*`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -165,7 +165,7 @@ pub(super) fn rules(
         let at = At::item(AT, index);
         match read_rule(rule) {
             Ok(rule) => rules.push((rule, at)),
-            Err((leaf, text)) => findings.problem(at.leaf(leaf), text),
+            Err((leaf, text)) => findings.problem(Code::E_DEVICE_RULE, at.leaf(leaf), text),
         }
     }
     let mknod = if options.no_mknod { &[][..] } else { &ANY_MKNOD };

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use super::record::Place;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::sys::{self, fs};
 
 /// An open directory of a container.
@@ -51,7 +51,10 @@ pub(super) fn open_mount(place: &Place) -> Result<OwnedFd> {
     let fd = fs::open(&sys::cstr("open", &place.mount)?, flags)?;
     let wanted = if place.is_v2() { libc::CGROUP2_SUPER_MAGIC } else { libc::CGROUP_SUPER_MAGIC };
     if fs::fs_magic(fd.as_fd())? != wanted {
-        return Err(Error::text(format!("{}: not the cgroup filesystem it was", place.mount)));
+        return Err(Error::text(
+            Code::E_CGROUP,
+            format!("{}: not the cgroup filesystem it was", place.mount),
+        ));
     }
     Ok(fd)
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::dir::{self, Dir, Pause};
 use super::v2;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 
 /// The directory that freezes a container, and whether it is v1's.
 pub(super) fn freezer(dirs: &[Dir]) -> Option<(&Dir, bool)> {
@@ -26,7 +26,7 @@ pub(super) fn frozen(dirs: &[Dir]) -> Result<bool> {
     match dir::read(dir, file) {
         Ok(text) => Ok(frozen(&text)),
         Err(error) if dir::is_gone(&error) => Ok(false),
-        Err(error) => Err(Error::at(dir.place.dir())(error)),
+        Err(error) => Err(Error::at(Code::E_FREEZE, dir.place.dir())(error)),
     }
 }
 
@@ -36,7 +36,7 @@ pub(super) fn is_stopped(dir: &Dir) -> Result<bool> {
         Ok(text) => Ok(text),
         // The mount point itself has none of these files, and is never frozen.
         Err(error) if dir::is_gone(&error) => Ok(String::new()),
-        Err(error) => Err(Error::at(dir.place.dir())(error)),
+        Err(error) => Err(Error::at(Code::E_FREEZE, dir.place.dir())(error)),
     };
     if dir.place.has("freezer") {
         let state = read(c"freezer.state")?;
@@ -52,7 +52,10 @@ pub(super) fn is_stopped(dir: &Dir) -> Result<bool> {
 /// Freezes or thaws and waits until it is so; a freeze that fails is undone.
 pub(super) fn freeze(dirs: &[Dir], on: bool, deadline: Duration) -> Result<()> {
     let Some((dir, is_v1)) = freezer(dirs) else {
-        return Err(Error::text("the container has no cgroup that could be frozen"));
+        return Err(Error::text(
+            Code::E_FREEZE,
+            "the container has no cgroup that could be frozen",
+        ));
     };
     let end = Instant::now() + deadline;
     let reached = if is_v1 { freeze_v1(dir, on, end) } else { freeze_v2(dir, on, end) };
@@ -61,14 +64,14 @@ pub(super) fn freeze(dirs: &[Dir], on: bool, deadline: Duration) -> Result<()> {
         Ok(false) => {
             let what =
                 if on { "not all processes froze" } else { "still frozen, perhaps from above" };
-            Error::text(format!("{}: {what} within {deadline:?}", dir.place.dir()))
+            Error::text(Code::E_FREEZE, format!("{}: {what} within {deadline:?}", dir.place.dir()))
         }
-        Err(error) => Error::at(dir.place.dir())(error),
+        Err(error) => Error::at(Code::E_FREEZE, dir.place.dir())(error),
     };
     if on {
         let thawed = if is_v1 { thaw_v1(dir) } else { dir::write(dir, c"cgroup.freeze", "0") };
         if let Err(error) = thawed {
-            return Err(Error::text(format!("{failure}; then {error}")));
+            return Err(failure.and(format_args!("then {error}")));
         }
     }
     Err(failure)

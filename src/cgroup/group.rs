@@ -9,7 +9,7 @@ use super::layout::Layout;
 use super::plan::{Manager, Placement};
 use super::record::{Place, Record};
 use super::{apply, bpf, freeze, kill, layout, remove, v1, v2, walk};
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::sys::{self, bpf as sys_bpf, fs};
 
 /// A container's directory in each hierarchy, held open. Empty with [`Manager::Disabled`].
@@ -34,7 +34,7 @@ impl Group {
             Ok(()) => Ok(group),
             Err(error) => match group.unmake() {
                 Ok(()) => Err(error),
-                Err(left) => Err(Error::text(format!("{error}; {left}"))),
+                Err(left) => Err(error.and(left)),
             },
         }
     }
@@ -44,7 +44,10 @@ impl Group {
             match dir::make(&place, &mut self.made) {
                 Ok(dir) => self.dirs.push(dir),
                 Err(error) if placement.optional && is_refusal(&error) => {}
-                Err(error) => return Err(Error::text(format!("/linux/cgroupsPath: {error}"))),
+                Err(error) => {
+                    let text = format!("/linux/cgroupsPath: {error}");
+                    return Err(Error::text(Code::E_CGROUP, text));
+                }
             }
         }
         for dir in self.dirs.iter().filter(|dir| !dir.fresh) {
@@ -61,7 +64,7 @@ impl Group {
         apply::apply(&self.dirs, placement, false)?;
         if let (Some(rules), Some(dir)) = (&placement.devices, self.v2()) {
             attach_devices(dir, &bpf::program(rules))
-                .map_err(Error::at("/linux/resources/devices"))?;
+                .map_err(Error::at(Code::E_DEVICE_RULE, "/linux/resources/devices"))?;
         }
         Ok(())
     }
@@ -125,7 +128,9 @@ impl Group {
     pub fn v2_dir_of(&self, pid: i32) -> Result<OwnedFd> {
         let path = sys::cstr("open", format!("/proc/{pid}/cgroup"))?;
         let text = dir::read(fs::CWD, &path)?;
-        let elsewhere = || Error::text(format!("process {pid} is not in its container's cgroup"));
+        let elsewhere = || {
+            Error::text(Code::E_CGROUP, format!("process {pid} is not in its container's cgroup"))
+        };
         let (Some(dir), Some(now)) = (self.v2(), layout::v2_path(&text)) else {
             return Err(elsewhere());
         };
@@ -148,7 +153,7 @@ impl Group {
         let kind = dir::read(dir, c"cgroup.type")?;
         if kind.trim() != "domain invalid" {
             let text = format!("{}: no process may enter: type {}", dir.place.dir(), kind.trim());
-            return Err(Error::text(text));
+            return Err(Error::text(Code::E_CGROUP, text));
         }
         Ok(dir::write(dir, c"cgroup.type", "threaded")?)
     }
@@ -174,7 +179,7 @@ impl Group {
         let mut pids = BTreeSet::new();
         for dir in &self.dirs {
             walk::pids(dir.as_fd(), &mut pids)
-                .map_err(|error| Error::at(dir.place.dir())(error))?;
+                .map_err(|error| Error::at(Code::E_CGROUP, dir.place.dir())(error))?;
         }
         Ok(pids.into_iter().collect())
     }
@@ -276,8 +281,12 @@ fn is_refusal(error: &Error) -> bool {
 
 /// A cgroup somebody lives in is not ours to limit, and kill later; a frozen one stops our child.
 fn check_unused(dir: &Dir) -> Result<()> {
-    let refused =
-        |text: &str| Err(Error::text(format!("/linux/cgroupsPath: {} {text}", dir.place.dir())));
+    let refused = |text: &str| {
+        Err(Error::text(
+            Code::E_CGROUP_IN_USE,
+            format!("/linux/cgroupsPath: {} {text}", dir.place.dir()),
+        ))
+    };
     if is_populated(dir)? {
         return refused("already has processes");
     }
@@ -288,7 +297,7 @@ fn check_unused(dir: &Dir) -> Result<()> {
 }
 
 fn is_populated(dir: &Dir) -> Result<bool> {
-    let named = |error: sys::Error| Error::at(dir.place.dir())(error);
+    let named = |error: sys::Error| Error::at(Code::E_CGROUP, dir.place.dir())(error);
     if dir.place.is_v2() {
         return match dir::read(dir, c"cgroup.events") {
             Ok(text) => Ok(dir::field(&text, "populated") == Some(1)),

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::dir::{self, Pause};
 use super::freeze::{self, freezer};
 use super::group::Group;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::sys::{self, process};
 
 /// How long a freeze may take before killing goes on without it: a task in uninterruptible sleep does
@@ -22,7 +22,8 @@ pub(super) fn all(group: &Group, deadline: Duration) -> Result<()> {
     if by_kernel {
         if let Some(dir) = v1_freezer {
             // A task frozen on v1 takes no signal, SIGKILL included.
-            tolerate_gone(freeze::thaw_v1(dir)).map_err(Error::at(dir.place.dir()))?;
+            tolerate_gone(freeze::thaw_v1(dir))
+                .map_err(Error::at(Code::E_CGROUP, dir.place.dir()))?;
         }
         if group.dirs.iter().all(|dir| dir.place.is_v2()) {
             return Ok(());
@@ -58,7 +59,7 @@ fn cgroup_kill(group: &Group) -> Result<bool> {
         Ok(()) => Ok(true),
         // An older kernel, a cgroup that is gone, or a threaded one.
         Err(error) if dir::is_gone(&error) || error.errno == libc::EOPNOTSUPP => Ok(false),
-        Err(error) => Err(Error::at(dir.place.dir())(error)),
+        Err(error) => Err(Error::at(Code::E_CGROUP, dir.place.dir())(error)),
     }
 }
 

@@ -4,7 +4,7 @@
 //! `/proc/self/mountinfo`, which grows with the number of mounts (1 ms per thousand); only where
 //! `/sys/fs/cgroup` is no cgroup2 is it read, once.
 
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::sys::{self, fs};
 
 /// Where cgroup2 is on every pure v2 host.
@@ -98,8 +98,8 @@ fn controllers(mount: &str) -> Result<Vec<String>> {
 
 fn read(path: &str) -> Result<String> {
     let fd = fs::open(&sys::cstr("open", path)?, libc::O_RDONLY)?;
-    let bytes =
-        fs::read_to_end(std::os::fd::AsFd::as_fd(&fd), 256 << 20).map_err(Error::at(path))?;
+    let bytes = fs::read_to_end(std::os::fd::AsFd::as_fd(&fd), 256 << 20)
+        .map_err(Error::at(Code::E_CGROUP, path))?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 

@@ -9,7 +9,7 @@ use super::layout::{Layout, Side};
 use super::path::{self, CgroupPath};
 use super::record::{Place, Record};
 use super::resources;
-use crate::error::Findings;
+use crate::error::{Code, Findings};
 
 /// Who makes a container's cgroups.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -167,12 +167,20 @@ pub fn plan(
     match options.manager {
         Manager::Cgroupfs => {}
         Manager::Systemd => {
-            findings.problem("--systemd-cgroup", "this version has no systemd cgroup driver");
+            findings.problem(
+                Code::E_NOT_SUPPORTED,
+                "--systemd-cgroup",
+                "this version has no systemd cgroup driver",
+            );
             return placement;
         }
         Manager::Disabled => {
             if linux.resources().is_some() {
-                findings.warn("/linux/resources", "not applied: cgroups are disabled");
+                findings.warn(
+                    Code::W_NOT_APPLIED,
+                    "/linux/resources",
+                    "not applied: cgroups are disabled",
+                );
             }
             return placement;
         }
@@ -180,13 +188,17 @@ pub fn plan(
     let config = linux.cgroups_path().as_ref().map(|path| path.to_string_lossy());
     match path::read(config.as_deref(), id) {
         Ok(path) => (placement.path, placement.relative) = (path.path, path.relative),
-        Err(text) => findings.problem("/linux/cgroupsPath", text),
+        Err(text) => findings.problem(Code::E_CGROUP_PATH, "/linux/cgroupsPath", text),
     }
     if placement.relative {
         check_own(&placement, layout, findings);
     }
     if layout.v1.is_empty() && layout.v2.is_none() && !options.rootless {
-        findings.problem("/linux/resources", "no cgroup filesystem is mounted on this host");
+        findings.problem(
+            Code::E_CGROUP_NONE,
+            "/linux/resources",
+            "no cgroup filesystem is mounted on this host",
+        );
         return placement;
     }
     if let Some(config) = linux.resources() {
@@ -205,7 +217,7 @@ fn check_own(placement: &Placement, layout: &Layout, findings: &mut Findings) {
         if let Err(text) = path::check(&place.path) {
             let text =
                 format!("relative, but the runtime's own cgroup below {} {text}", place.mount);
-            findings.problem("/linux/cgroupsPath", text);
+            findings.problem(Code::E_CGROUP_PATH, "/linux/cgroupsPath", text);
         }
     }
 }
@@ -223,7 +235,11 @@ fn plan_devices(
     let rules = devices::rules(asked, options, findings);
     if options.rootless {
         if !asked.is_empty() {
-            findings.warn(AT, "not applied: it takes CAP_SYS_ADMIN over the host");
+            findings.warn(
+                Code::W_NOT_APPLIED,
+                AT,
+                "not applied: it takes CAP_SYS_ADMIN over the host",
+            );
         }
         return;
     }
@@ -231,6 +247,7 @@ fn plan_devices(
         match devices::v1_writes(&rules) {
             Ok(writes) => placement.writes.extend(writes),
             Err(at) => findings.problem(
+                Code::E_DEVICE_RULE,
                 at,
                 "takes away a part of an earlier, wider rule: cgroup v1 cannot express that",
             ),
@@ -238,6 +255,10 @@ fn plan_devices(
     } else if layout.v2.is_some() {
         placement.devices = Some(rules.into_iter().map(|(rule, _)| rule).collect());
     } else {
-        findings.problem(AT, "the devices controller is not available on this host");
+        findings.problem(
+            Code::E_CGROUP_CONTROLLER,
+            AT,
+            "the devices controller is not available on this host",
+        );
     }
 }

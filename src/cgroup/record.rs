@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::path;
 use super::plan::Manager;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 
 /// A container's directory in one hierarchy.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,7 +73,7 @@ impl Record {
     /// # Errors
     /// When it is not what [`Record::to_json`] wrote.
     pub fn from_json(value: &Value) -> Result<Self> {
-        let bad = |what: &str| Error::text(format!("state: cgroup: {what}"));
+        let bad = |what: &str| Error::text(Code::E_STATE_DAMAGED, format!("state: cgroup: {what}"));
         let text = |key: &str| value.get(key).and_then(Value::as_str);
         let manager = text("manager").and_then(Manager::from_name).ok_or_else(|| bad("manager"))?;
         let owned = value.get("owned").and_then(Value::as_bool).ok_or_else(|| bad("owned"))?;

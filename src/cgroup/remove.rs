@@ -9,7 +9,7 @@ use super::dir::{self, Dir, Pause};
 use super::group::Group;
 use super::record::{Place, Record};
 use super::{v2, walk};
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::sys::{self, fs};
 
 /// How long processes in cgroups that are only an intent may take to end. Our own child dies with
@@ -53,7 +53,7 @@ pub fn remove(record: &Record, kill: bool, deadline: Duration) -> Result<()> {
         }
     }
     failures.extend(busy.into_iter().map(|(why, dirs)| format!("left {}: {why}", dirs.join(", "))));
-    if failures.is_empty() { Ok(()) } else { Err(Error::text(failures.join("; "))) }
+    if failures.is_empty() { Ok(()) } else { Err(Error::text(Code::E_DELETE, failures.join("; "))) }
 }
 
 /// On v1 the same processes hold every hierarchy: said once, with the directories in one list.

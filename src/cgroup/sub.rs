@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use super::dir;
 use super::group::Group;
 use super::path;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 
 /// One `--cgroup [CONTROLLER[,CONTROLLER…]:]PATH`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,7 +24,8 @@ impl SubCgroup {
     pub fn read(options: &[String]) -> Result<Vec<Self>> {
         let mut all: Vec<Self> = Vec::new();
         for option in options {
-            let bad = |why: &str| Error::text(format!("--cgroup: {option:?} {why}"));
+            let bad =
+                |why: &str| Error::text(Code::E_OPTION, format!("--cgroup: {option:?} {why}"));
             let (controllers, below) = match option.split_once(':') {
                 Some((controllers, below)) => (Some(controllers), below),
                 None => (None, option.as_str()),
@@ -72,14 +73,17 @@ impl Group {
                 }
                 let place = format!("{}/{}", dir.place.path, sub.path);
                 dir.fd = dir::open_below(dir.as_fd(), &sub.path, libc::O_RDONLY)
-                    .map_err(|error| Error::at("--cgroup")(error.about(&place)))?;
+                    .map_err(|error| Error::at(Code::E_OPTION, "--cgroup")(error.about(&place)))?;
                 dir.place.path = place;
             }
             if !found {
                 let name = sub.controller.as_deref().unwrap_or_default();
-                return Err(Error::text(format!(
-                    "--cgroup: no cgroup v1 hierarchy of the container has the controller {name:?}"
-                )));
+                return Err(Error::text(
+                    Code::E_OPTION,
+                    format!(
+                        "--cgroup: no cgroup v1 hierarchy of the container has the controller {name:?}"
+                    ),
+                ));
             }
         }
         Ok(self)

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::{Globals, args};
 use crate::container::{Container, Status};
-use crate::error::{Error, NOT_RUNNING, Result};
+use crate::error::{Code, Error, NOT_RUNNING, Result};
 use crate::foreground::Foreground;
 use crate::host::Host;
 use crate::plan::{self, Options, Plan};
@@ -24,7 +24,6 @@ struct Planned {
     config: Vec<u8>,
     oci_version: String,
     annotations: Value,
-    warnings: Vec<String>,
 }
 
 /// `onggi create`
@@ -32,7 +31,6 @@ pub fn create(globals: &Globals, matches: &ArgMatches) -> anyhow::Result<u8> {
     let planned = read_and_plan(globals, matches, true)?;
     let created = make(globals, matches, &planned)?;
     drop(created);
-    tell(globals, planned.warnings);
     Ok(0)
 }
 
@@ -47,11 +45,11 @@ pub fn run(globals: &Globals, matches: &ArgMatches) -> anyhow::Result<u8> {
     if let Err(error) = started {
         return Err(also_delete(globals, &id, error).into());
     }
-    tell(globals, planned.warnings);
+    globals.log.tell();
     let Some(foreground) = foreground else { return Ok(0) };
     let exit = foreground.wait(&created)?;
     if !args::is_on(matches, "keep") {
-        tell(globals, delete::delete(&globals.root, &id, true)?);
+        globals.log.warn(delete::delete(&globals.root, &id, true)?);
     }
     Ok(u8::try_from(exit.status()).unwrap_or(1))
 }
@@ -63,28 +61,23 @@ pub fn start(globals: &Globals, matches: &ArgMatches) -> anyhow::Result<u8> {
     Ok(0)
 }
 
-fn tell(globals: &Globals, warnings: Vec<String>) {
-    for warning in warnings {
-        globals.log.warning(&warning);
-    }
-}
-
 fn also_delete(globals: &Globals, id: &str, error: Error) -> Error {
     match delete::delete(&globals.root, id, true) {
         Ok(_) => error,
-        Err(left) => Error::text(format!("{error}; deleting: {left}")),
+        Err(left) => error.and(format_args!("deleting: {left}")),
     }
 }
 
 fn read_and_plan(globals: &Globals, matches: &ArgMatches, detach: bool) -> Result<Planned> {
     let id = args::optional_id(matches).unwrap_or_default();
-    plan::check::container_id(&id).map_err(Error::Text)?;
+    plan::check::container_id(&id).map_err(|text| Error::text(Code::E_ID_INVALID, text))?;
     if let Some(text) = args::last(matches, "preserve-fds") {
         let text = text.to_string_lossy();
         if text.parse::<u16>().is_err() {
-            return Err(Error::text(format!(
-                "--preserve-fds: {text:?} is no number of descriptors"
-            )));
+            return Err(Error::text(
+                Code::E_OPTION,
+                format!("--preserve-fds: {text:?} is no number of descriptors"),
+            ));
         }
     }
     let bundle_dir =
@@ -92,7 +85,8 @@ fn read_and_plan(globals: &Globals, matches: &ArgMatches, detach: bool) -> Resul
     let name =
         args::last(matches, "config").map_or_else(|| PathBuf::from("config.json"), PathBuf::from);
     let config = bundle::read(&bundle_dir.join(name))?;
-    let (spec, mut warnings) = bundle::parse::<Config>(&config)?;
+    let (spec, warnings) = bundle::parse::<Config>(&config)?;
+    globals.log.warn(warnings);
     let host = Host::gather()?;
     let options = Options {
         no_pivot: args::is_on(matches, "no-pivot"),
@@ -106,16 +100,16 @@ fn read_and_plan(globals: &Globals, matches: &ArgMatches, detach: bool) -> Resul
         console_socket: args::last(matches, "console-socket").is_some(),
         detach,
     };
-    let (mut plan, more) = plan::create(&id, &spec, &bundle_dir, &host, &options)?;
+    let (mut plan, warnings) = plan::create(&id, &spec, &bundle_dir, &host, &options)?;
+    globals.log.warn(warnings);
     if let (false, Some(process)) = (detach, &mut plan.process) {
         process.size_as(Foreground::terminal_size());
     }
-    warnings.extend(more);
     let oci_version = spec.oci_version.clone();
     let annotations = spec.annotations.as_ref().map_or_else(|| json!({}), |map| json!(map));
     // The parsed configuration is not needed any more, and the child would inherit a copy of it.
     drop(spec);
-    Ok(Planned { host, plan, config, oci_version, annotations, warnings })
+    Ok(Planned { host, plan, config, oci_version, annotations })
 }
 
 fn make(globals: &Globals, matches: &ArgMatches, planned: &Planned) -> Result<Created> {
@@ -157,13 +151,16 @@ fn start_container(root: &Path, id: &str, plan: Option<&Plan>) -> Result<()> {
         let (Status::Created, Some(gate), Some(pidfd)) =
             (status, container.gate()?, container.init()?)
         else {
-            return Err(Error::text(match status {
-                Status::Stopped => "cannot start a container that has stopped",
-                Status::Running => "cannot start an already running container",
-                Status::Paused => "cannot start a paused container",
-                Status::Creating => "cannot start a container that is being created",
-                Status::Created => NOT_RUNNING,
-            }));
+            return Err(Error::text(
+                Code::E_STATUS,
+                match status {
+                    Status::Stopped => "cannot start a container that has stopped",
+                    Status::Running => "cannot start an already running container",
+                    Status::Paused => "cannot start a paused container",
+                    Status::Creating => "cannot start a container that is being created",
+                    Status::Created => NOT_RUNNING,
+                },
+            ));
         };
         let flags = libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOFOLLOW;
         let failures = sys::fs::openat(container.dir.as_fd(), c"error", flags, 0)?;
@@ -179,7 +176,7 @@ fn start_container(root: &Path, id: &str, plan: Option<&Plan>) -> Result<()> {
         match delete::kill(&container, libc::SIGKILL, false) {
             Ok(()) => error,
             Err(stopped) if stopped.to_string() == NOT_RUNNING => error,
-            Err(left) => Error::text(format!("{error}; stopping it: {left}")),
+            Err(left) => error.and(format_args!("stopping it: {left}")),
         }
     })
 }
@@ -206,9 +203,12 @@ fn read_failure(failures: &std::os::fd::OwnedFd) -> Result<()> {
         return Ok(());
     }
     let Some(failure) = Failure::decode(&bytes) else {
-        return Err(Error::text("container init failed to start and did not say why"));
+        return Err(Error::text(
+            Code::E_INIT_DIED,
+            "container init failed to start and did not say why",
+        ));
     };
-    Err(Error::text(failure.text))
+    Err(Error::text(failure.code, failure.text))
 }
 
 fn poststart(container: &Container, plan: Option<&Plan>) -> Result<()> {

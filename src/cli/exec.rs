@@ -6,7 +6,7 @@ use oci_spec::runtime::Process;
 use super::{Globals, args};
 use crate::cgroup::SubCgroup;
 use crate::container::{Container, Status};
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Finding, Result};
 use crate::foreground::Foreground;
 use crate::host::Host;
 use crate::plan::exec::{ExecPlan, Overrides};
@@ -20,16 +20,21 @@ const FILTER_MAX: usize = 4096 * 8;
 pub fn exec(globals: &Globals, matches: &ArgMatches) -> anyhow::Result<u8> {
     let id = args::optional_id(matches).unwrap_or_default();
     let container = Container::open(&globals.root, &id)?;
+    let refuse = |text: &str| Error::text(Code::E_STATUS, text);
     match container.status()? {
-        Status::Stopped => anyhow::bail!("cannot exec in a stopped container"),
-        Status::Creating => anyhow::bail!("cannot exec in a container that is being created"),
+        Status::Stopped => return Err(refuse("cannot exec in a stopped container").into()),
+        Status::Creating => {
+            return Err(refuse("cannot exec in a container that is being created").into());
+        }
         Status::Paused if !args::is_on(matches, "ignore-paused") => {
-            anyhow::bail!("cannot exec in a paused container (use --ignore-paused to override)")
+            let text = "cannot exec in a paused container (use --ignore-paused to override)";
+            return Err(refuse(text).into());
         }
         _ => {}
     }
     let detach = args::is_on(matches, "detach");
     let (mut exec_plan, warnings) = read_and_plan(matches, &container)?;
+    globals.log.warn(warnings);
     if !detach {
         exec_plan.process.size_as(Foreground::terminal_size());
     }
@@ -44,9 +49,7 @@ pub fn exec(globals: &Globals, matches: &ArgMatches) -> anyhow::Result<u8> {
     };
     let foreground = if detach { None } else { Some(Foreground::begin()?) };
     let created = spawn::exec::exec(&container, &exec_plan, &request)?;
-    for warning in warnings {
-        globals.log.warning(&warning);
-    }
+    globals.log.tell();
     let Some(foreground) = foreground else { return Ok(0) };
     let exit = foreground.wait(&created)?;
     Ok(u8::try_from(exit.status()).unwrap_or(1))
@@ -56,16 +59,18 @@ fn terminal(plan: &ExecPlan, matches: &ArgMatches, detach: bool) -> Result<()> {
     let socket = args::last(matches, "console-socket").is_some();
     match (plan.process.terminal, detach, socket) {
         (true, true, false) => Err(Error::text(
+            Code::E_CONSOLE_SOCKET,
             "cannot allocate tty if onggi will detach without setting console socket",
         )),
-        (false, _, true) => {
-            Err(Error::text("cannot use console socket if onggi will not allocate tty"))
-        }
+        (false, _, true) => Err(Error::text(
+            Code::E_CONSOLE_SOCKET,
+            "cannot use console socket if onggi will not allocate tty",
+        )),
         _ => Ok(()),
     }
 }
 
-fn read_and_plan(matches: &ArgMatches, container: &Container) -> Result<(ExecPlan, Vec<String>)> {
+fn read_and_plan(matches: &ArgMatches, container: &Container) -> Result<(ExecPlan, Vec<Finding>)> {
     let host = Host::gather()?;
     let filter = filter(container)?;
     let keyring = container.state.keyring;
@@ -92,7 +97,9 @@ fn filter(container: &Container) -> Result<Option<seccomp::Program>> {
     let bytes = state::read_file(container.dir.as_fd(), c"seccomp.bpf", FILTER_MAX)?;
     // Without its filter a process would be weaker than its container: no container, then.
     let program = seccomp::from_bytes(&bytes, flags);
-    program.map(Some).ok_or_else(|| Error::text("the kept seccomp filter is damaged"))
+    program
+        .map(Some)
+        .ok_or_else(|| Error::text(Code::E_STATE_DAMAGED, "the kept seccomp filter is damaged"))
 }
 
 fn overrides(matches: &ArgMatches) -> Result<Overrides> {
@@ -128,7 +135,7 @@ fn parse_user(text: &str) -> Result<(u32, Option<u32>)> {
 fn number(option: &str, text: &str) -> Result<u32> {
     match text.parse::<u32>() {
         Ok(number) if number.to_string() == text && number != u32::MAX => Ok(number),
-        _ => Err(Error::text(format!("{option}: {text:?} is no user or group id"))),
+        _ => Err(Error::text(Code::E_OPTION, format!("{option}: {text:?} is no user or group id"))),
     }
 }
 

@@ -6,7 +6,7 @@ use clap::ArgMatches;
 
 use super::{Globals, args};
 use crate::container::{Container, Status};
-use crate::error::{Error, NOT_RUNNING};
+use crate::error::{Code, Error, NOT_RUNNING};
 
 /// How long the kernel may take to stop every process, or to let it go on. A task in uninterruptible
 /// sleep does not freeze; giving up thaws what has frozen.
@@ -18,7 +18,7 @@ pub fn pause(globals: &Globals, matches: &ArgMatches) -> anyhow::Result<u8> {
     let container = Container::open(&globals.root, &id)?;
     let _lock = container.lock()?;
     if !matches!(container.status()?, Status::Created | Status::Running) {
-        return Err(Error::text(NOT_RUNNING).into());
+        return Err(Error::text(Code::E_NOT_RUNNING, NOT_RUNNING).into());
     }
     let group = container.cgroup()?.ok_or_else(no_cgroup)?;
     group.freeze(true, DEADLINE)?;
@@ -33,11 +33,11 @@ pub fn resume(globals: &Globals, matches: &ArgMatches) -> anyhow::Result<u8> {
     let _lock = container.lock()?;
     match container.cgroup()? {
         Some(group) if group.is_stopped()? => group.freeze(false, DEADLINE)?,
-        _ => return Err(Error::text("container not paused").into()),
+        _ => return Err(Error::text(Code::E_STATUS, "container not paused").into()),
     }
     Ok(0)
 }
 
 fn no_cgroup() -> Error {
-    Error::text("the container has no cgroup that could be frozen")
+    Error::text(Code::E_FREEZE, "the container has no cgroup that could be frozen")
 }

@@ -4,7 +4,7 @@ use clap::ArgMatches;
 
 use super::{Globals, args};
 use crate::container::Container;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 
 /// `onggi kill`
 pub fn kill(globals: &Globals, matches: &ArgMatches) -> anyhow::Result<u8> {
@@ -24,15 +24,13 @@ pub fn kill(globals: &Globals, matches: &ArgMatches) -> anyhow::Result<u8> {
 pub fn delete(globals: &Globals, matches: &ArgMatches) -> anyhow::Result<u8> {
     let id = args::optional_id(matches).unwrap_or_default();
     let force = args::is_on(matches, "force");
-    for warning in crate::delete::delete(&globals.root, &id, force)? {
-        globals.log.warning(&warning);
-    }
+    globals.log.warn(crate::delete::delete(&globals.root, &id, force)?);
     Ok(0)
 }
 
 /// A signal as a number (1 to 64) or a name, with or without `SIG`, in any case.
 fn signal(text: &str) -> Result<i32> {
-    let unknown = || Error::text(format!("unknown signal {text:?}"));
+    let unknown = || Error::text(Code::E_SIGNAL_UNKNOWN, format!("unknown signal {text:?}"));
     if text.bytes().all(|byte| byte.is_ascii_digit()) {
         return match text.parse::<i32>() {
             Ok(number) if (1..=64).contains(&number) => Ok(number),

@@ -21,7 +21,7 @@ use std::process::ExitCode;
 use clap::ArgMatches;
 
 use crate::cgroup::Manager;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::log::Log;
 use crate::{bundle, spawn, sys};
 
@@ -61,7 +61,7 @@ pub fn main() -> ExitCode {
         Err(args::Stop::Printed) => return ExitCode::SUCCESS,
         Err(args::Stop::Usage(text, log)) => {
             let log = log.unwrap_or_default();
-            return fail(&log, &command, "", &anyhow::Error::msg(text));
+            return fail(&log, &command, "", &Error::text(Code::E_USAGE, text).into());
         }
     };
     run(&command, &matches)
@@ -70,9 +70,13 @@ pub fn main() -> ExitCode {
 fn run(command: &str, matches: &ArgMatches) -> ExitCode {
     let Some((_, sub)) = matches.subcommand() else { return ExitCode::FAILURE };
     let id = args::optional_id(sub).unwrap_or_default();
+    let log = match open_log(matches, sub) {
+        Ok(log) => log,
+        Err(error) => return fail(&Log::default(), command, &id, &error.into()),
+    };
     let globals = match globals(matches, sub) {
-        Ok(globals) => globals,
-        Err((log, error)) => return fail(&log, command, &id, &error.into()),
+        Ok(globals) => Globals { log, ..globals },
+        Err(error) => return fail(&log, command, &id, &error.into()),
     };
     // features prints nothing but its document, to either stream: CRI-O parses both together.
     if command != "features" {
@@ -92,10 +96,13 @@ fn run(command: &str, matches: &ArgMatches) -> ExitCode {
         "delete" => kill::delete(&globals, sub),
         "spec" => spec::spec(sub),
         "features" => features::features(),
-        other => Err(anyhow::anyhow!("no such command: {other}")),
+        other => Err(Error::text(Code::E_USAGE, format!("no such command: {other}")).into()),
     };
     match done {
-        Ok(code) => ExitCode::from(code),
+        Ok(code) => {
+            globals.log.tell();
+            ExitCode::from(code)
+        }
         Err(error) => fail(&globals.log, command, &id, &error),
     }
 }
@@ -103,15 +110,8 @@ fn run(command: &str, matches: &ArgMatches) -> ExitCode {
 /// One error, once.
 fn fail(log: &Log, command: &str, id: &str, error: &anyhow::Error) -> ExitCode {
     let place = if id.is_empty() { command.to_owned() } else { format!("{command} {id}") };
-    log.error(&place, &format!("{error:#}"));
+    log.error(&place, error);
     ExitCode::from(if command == "exec" { EXEC_FAILED } else { 1 })
-}
-
-fn globals(matches: &ArgMatches, sub: &ArgMatches) -> std::result::Result<Globals, (Log, Error)> {
-    match open_log(matches, sub) {
-        Ok(log) => globals_with(matches, sub, log),
-        Err(error) => Err((Log::default(), error)),
-    }
 }
 
 fn open_log(matches: &ArgMatches, sub: &ArgMatches) -> Result<Log> {
@@ -123,11 +123,8 @@ fn open_log(matches: &ArgMatches, sub: &ArgMatches) -> Result<Log> {
     Log::open(path.as_deref(), &format, args::global_flag(matches, sub, "debug"))
 }
 
-fn globals_with(
-    matches: &ArgMatches,
-    sub: &ArgMatches,
-    log: Log,
-) -> std::result::Result<Globals, (Log, Error)> {
+/// The global options, but for the log.
+fn globals(matches: &ArgMatches, sub: &ArgMatches) -> Result<Globals> {
     let text = |name: &str| args::global(matches, sub, name);
     let systemd = args::global_flag(matches, sub, "systemd-cgroup");
     let manager = match text("cgroup-manager").as_deref() {
@@ -137,7 +134,7 @@ fn globals_with(
         Some(other) => {
             let text =
                 format!("--cgroup-manager: {other:?} is none of cgroupfs, systemd, disabled");
-            return Err((log, Error::text(text)));
+            return Err(Error::text(Code::E_OPTION, text));
         }
     };
     let euid = nix::unistd::geteuid().as_raw();
@@ -146,25 +143,20 @@ fn globals_with(
         Some("true") => true,
         Some("false") => false,
         Some(other) => {
-            return Err((
-                log,
-                Error::text(format!("--rootless: {other:?} is none of auto, true, false")),
-            ));
+            let text = format!("--rootless: {other:?} is none of auto, true, false");
+            return Err(Error::text(Code::E_OPTION, text));
         }
     };
     let given = text("root").filter(|root| !root.is_empty());
     let root_given = given.is_some();
     let root = match given {
-        Some(root) => bundle::absolute(root.as_ref()),
-        None => Ok(default_root(euid)),
+        Some(root) => bundle::absolute(root.as_ref())?,
+        None => default_root(euid),
     };
-    match root {
-        Ok(root) if root == std::path::Path::new("/") => {
-            Err((log, Error::text("--root: / is refused")))
-        }
-        Ok(root) => Ok(Globals { root, root_given, log, manager, rootless }),
-        Err(error) => Err((log, error)),
+    if root == std::path::Path::new("/") {
+        return Err(Error::text(Code::E_STATE_ROOT, "--root: / is refused"));
     }
+    Ok(Globals { root, root_given, log: Log::default(), manager, rootless })
 }
 
 /// `/run/onggi`, or below the user's runtime directory; an empty variable counts as unset (podman).

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{Globals, args, print};
 use crate::container::{self, Container, Status};
-use crate::error::{DOES_NOT_EXIST, Error, Result};
+use crate::error::{Code, DOES_NOT_EXIST, Error, Result};
 
 /// `onggi state`
 pub fn state(globals: &Globals, matches: &ArgMatches) -> anyhow::Result<u8> {
@@ -22,7 +22,8 @@ pub fn list(globals: &Globals, matches: &ArgMatches) -> anyhow::Result<u8> {
     let ids = match container::ids(&globals.root)? {
         Some(ids) => ids,
         None if globals.root_given => {
-            anyhow::bail!("{}: no such file or directory", globals.root.display())
+            let text = format!("{}: no such file or directory", globals.root.display());
+            return Err(Error::text(Code::E_STATE_ROOT, text).into());
         }
         None => Vec::new(),
     };
@@ -52,7 +53,9 @@ fn format(matches: &ArgMatches) -> Result<String> {
     match format.as_deref() {
         None => Ok("table".to_owned()),
         Some("table" | "json") => Ok(format.unwrap_or_default()),
-        Some(other) => Err(Error::text(format!("invalid format option: {other:?}"))),
+        Some(other) => {
+            Err(Error::text(Code::E_OPTION, format!("invalid format option: {other:?}")))
+        }
     }
 }
 
@@ -119,9 +122,13 @@ fn host_ps(options: &[String], pids: &[i32]) -> Result<String> {
     if std::env::var_os("PATH").is_none() {
         command.env("PATH", "/usr/bin:/bin");
     }
-    let output = command.output().map_err(|error| Error::text(format!("ps: {error}")))?;
+    let output =
+        command.output().map_err(|error| Error::text(Code::E_SYSTEM, format!("ps: {error}")))?;
     if !output.status.success() {
-        return Err(Error::text(format!("ps: {}", String::from_utf8_lossy(&output.stderr).trim())));
+        return Err(Error::text(
+            Code::E_SYSTEM,
+            format!("ps: {}", String::from_utf8_lossy(&output.stderr).trim()),
+        ));
     }
     let text = String::from_utf8_lossy(&output.stdout);
     let mut lines = text.lines();
@@ -129,7 +136,7 @@ fn host_ps(options: &[String], pids: &[i32]) -> Result<String> {
     let column = header
         .split_whitespace()
         .position(|title| title == "PID")
-        .ok_or_else(|| Error::text("ps: couldn't find PID field in its output"))?;
+        .ok_or_else(|| Error::text(Code::E_OPTION, "ps: couldn't find PID field in its output"))?;
     let ours = |line: &&str| {
         let pid = line.split_whitespace().nth(column).and_then(|field| field.parse::<i32>().ok());
         pid.is_some_and(|pid| pids.contains(&pid))

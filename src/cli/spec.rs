@@ -7,7 +7,7 @@ use clap::ArgMatches;
 use serde_json::{Value, json};
 
 use super::args;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::sys;
 
 /// `onggi spec`
@@ -31,7 +31,7 @@ fn write_new(directory: &std::path::Path, text: &str) -> Result<()> {
     let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW;
     let file = match sys::fs::openat(dir.as_fd(), c"config.json", flags, 0o666) {
         Err(error) if error.errno == libc::EEXIST => {
-            return Err(Error::text("file config.json exists. Remove it first"));
+            return Err(Error::text(Code::E_OPTION, "file config.json exists. Remove it first"));
         }
         result => result?,
     };

@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::{Child, resolve, rootfs};
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::spawn::protocol::{self, Message};
 use crate::sys;
 use crate::sys::mount::{AT_EMPTY_PATH, OPEN_TREE_CLONE};
@@ -42,7 +42,10 @@ fn master(root: BorrowedFd<'_>) -> Result<OwnedFd> {
     let flags = libc::O_RDWR | libc::O_NOCTTY;
     let master = resolve::open_no_links(root, "/dev/pts/ptmx", flags)?;
     if sys::fs::fs_magic(master.as_fd())? != DEVPTS_SUPER_MAGIC {
-        return Err(Error::text("/dev/pts is not a devpts: a terminal needs one there"));
+        return Err(Error::text(
+            Code::E_TERMINAL,
+            "/dev/pts is not a devpts: a terminal needs one there",
+        ));
     }
     Ok(master)
 }
@@ -59,7 +62,7 @@ fn bind_console(root: BorrowedFd<'_>, tty: BorrowedFd<'_>) -> Result<()> {
     let kind = sys::fs::fstat(target.as_fd())?.st_mode & libc::S_IFMT;
     if kind != libc::S_IFREG && kind != libc::S_IFCHR {
         // A link here has led runtimes to mount over host files (CVE-2025-52565).
-        return Err(Error::text("/dev/console is neither a file nor a device"));
+        return Err(Error::text(Code::E_TERMINAL, "/dev/console is neither a file nor a device"));
     }
     let clone = sys::mount::open_tree(tty, c"", OPEN_TREE_CLONE | AT_EMPTY_PATH)?;
     Ok(sys::mount::move_mount(clone.as_fd(), target.as_fd())?)

@@ -3,7 +3,7 @@
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::sys;
 
 /// Deepest directory that is copied: the tree is the image's.
@@ -16,7 +16,8 @@ pub fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
 }
 
 fn directory(from: BorrowedFd<'_>, to: BorrowedFd<'_>, depth: u32) -> Result<()> {
-    let depth = depth.checked_sub(1).ok_or_else(|| Error::text("tmpcopyup: too deep"))?;
+    let depth =
+        depth.checked_sub(1).ok_or_else(|| Error::text(Code::E_MOUNT, "tmpcopyup: too deep"))?;
     for name in sys::fs::list(from)? {
         let stat = sys::fs::lstatat(from, &name)?;
         match stat.st_mode & libc::S_IFMT {

@@ -3,7 +3,7 @@
 use std::os::fd::AsFd;
 
 use super::{Child, leave_open, resolve, rootfs};
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::sys;
 
 /// Makes one device node.
@@ -21,7 +21,10 @@ pub fn make(child: &Child<'_>, index: usize) -> Result<()> {
                 return Ok(());
             }
             let path = device.path.escape_debug();
-            return Err(Error::text(format!("{path} exists and is not this device")));
+            return Err(Error::text(
+                Code::E_DEVICE_NODE,
+                format!("{path} exists and is not this device"),
+            ));
         }
         Err(error) => return Err(error.about(device.path.escape_debug()).into()),
     }

@@ -7,7 +7,7 @@
 use std::os::fd::AsFd;
 
 use super::Child;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::spawn::protocol::{self, Message};
 use crate::sys;
 
@@ -27,10 +27,10 @@ pub fn wait(child: &mut Child<'_>) -> Result<()> {
     let mut byte = [0u8; 1];
     let count = sys::fs::read(child.create()?.gate.as_fd(), &mut byte)?;
     if count == 0 {
-        return Err(Error::text("the gate was closed"));
+        return Err(Error::text(Code::E_SYSTEM, "the gate was closed"));
     }
     if child.process.is_none() {
-        return Err(Error::text("/process: missing, nothing to start"));
+        return Err(Error::text(Code::E_MISSING, "/process: missing, nothing to start"));
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! Becoming the container's user: limits, capabilities, ids, seccomp, and the check that it is so.
 
 use super::Child;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::sys;
 use crate::sys::cred::CapSets;
 
@@ -95,7 +95,8 @@ pub fn capabilities(child: &Child<'_>) -> Result<()> {
 pub fn check(child: &Child<'_>) -> Result<()> {
     check_ids(child)?;
     let process = child.process()?;
-    let wrong = |what: &str| Err(Error::text(format!("{what} is not what was set")));
+    let wrong =
+        |what: &str| Err(Error::text(Code::E_IDENTITY, format!("{what} is not what was set")));
     let held = sys::cred::capget()?;
     let caps = process.caps;
     if (held.effective, held.permitted, held.inheritable)
@@ -111,7 +112,8 @@ pub fn check(child: &Child<'_>) -> Result<()> {
 
 fn check_ids(child: &Child<'_>) -> Result<()> {
     let process = child.process()?;
-    let wrong = |what: &str| Err(Error::text(format!("{what} is not what was set")));
+    let wrong =
+        |what: &str| Err(Error::text(Code::E_IDENTITY, format!("{what} is not what was set")));
     if sys::cred::getresuid()? != [process.uid; 3] {
         return wrong("the user id");
     }

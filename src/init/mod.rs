@@ -18,16 +18,16 @@ pub mod rootfs;
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::plan::Plan;
 use crate::plan::mounts::Source;
 use crate::plan::namespaces::Kind;
 use crate::plan::process::Process;
 use crate::plan::steps::{Do, Step};
 use crate::seccomp::Program;
-use crate::spawn::HookState;
 use crate::spawn::prepare::Prepared;
 use crate::spawn::protocol::{self, Failure, Message};
+use crate::spawn::{HookState, render};
 use crate::sys;
 
 /// What only create's child has.
@@ -233,8 +233,16 @@ impl<'a> Child<'a> {
 
     /// Tells whoever listens, and ends.
     fn fail(&mut self, step: u32, error: &Error) -> ! {
-        let failure = Failure { step, errno: error.errno().unwrap_or(0), text: error.to_string() };
+        let index = usize::try_from(step).unwrap_or(usize::MAX);
+        let code = match (error.code(), self.steps.get(index)) {
+            (Code::E_SYSTEM, Some(step)) => step.act.code(),
+            (code, _) => code,
+        };
+        let errno = error.errno().unwrap_or(0);
+        let mut failure = Failure { step, errno, code, text: error.to_string() };
         let told = if self.work.started {
+            // start has no plan to find the pointer in.
+            failure.text = render(self.steps, &failure).to_string();
             match &self.create {
                 Some(create) => sys::fs::write_all(create.error.as_fd(), &failure.encode()).is_ok(),
                 None => false,
@@ -251,17 +259,20 @@ impl<'a> Child<'a> {
 
     /// The socket to the parent.
     pub fn socket(&self) -> Result<BorrowedFd<'_>> {
-        self.socket.as_ref().map(AsFd::as_fd).ok_or_else(|| Error::text("the runtime is gone"))
+        self.socket
+            .as_ref()
+            .map(AsFd::as_fd)
+            .ok_or_else(|| Error::text(Code::E_SYSTEM, "the runtime is gone"))
     }
 
     /// What only create has.
     pub fn create(&self) -> Result<&Create<'a>> {
-        self.create.as_ref().ok_or_else(|| Error::text("not a step of exec"))
+        self.create.as_ref().ok_or_else(|| Error::text(Code::E_INTERNAL, "not a step of exec"))
     }
 
     /// The process to become.
     pub fn process(&self) -> Result<&'a Process> {
-        self.process.ok_or_else(|| Error::text("no process"))
+        self.process.ok_or_else(|| Error::text(Code::E_INTERNAL, "no process"))
     }
 
     /// The CPUs of exec's process, now that it is in the container's cgroups.
@@ -272,11 +283,14 @@ impl<'a> Child<'a> {
 
     /// Enters all of a container's namespaces at once: those of exactly the process that was opened.
     fn join_container(&mut self) -> Result<()> {
-        let join = self.join.take().ok_or_else(|| Error::text("not a step of create"))?;
+        let join = self
+            .join
+            .take()
+            .ok_or_else(|| Error::text(Code::E_INTERNAL, "not a step of create"))?;
         if join.mask != 0 {
             match sys::process::setns(join.init, join.mask) {
                 Err(error) if error.errno == libc::ESRCH => {
-                    return Err(Error::text(crate::error::NOT_RUNNING));
+                    return Err(Error::text(Code::E_NOT_RUNNING, crate::error::NOT_RUNNING));
                 }
                 result => result?,
             }

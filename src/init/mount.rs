@@ -4,7 +4,7 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::{Child, Create, copyup, leave_open, resolve};
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::plan::mounts::{Mount, Source};
 use crate::plan::options::{Attributes, Options};
 use crate::sys;
@@ -21,7 +21,11 @@ pub fn mount(child: &Child<'_>, index: usize) -> Result<()> {
     match &mount.source {
         Source::Bind { .. } => {
             let tree = create.prepared.sources.get(index).and_then(Option::as_ref);
-            bind(root, mount, tree.ok_or_else(|| Error::text("source was not opened"))?)
+            bind(
+                root,
+                mount,
+                tree.ok_or_else(|| Error::text(Code::E_INTERNAL, "source was not opened"))?,
+            )
         }
         Source::Fs { fstype, source } => filesystem(create, root, mount, fstype, source),
         Source::Cgroup => cgroup(create, root, mount),
@@ -59,7 +63,10 @@ fn attach(tree: BorrowedFd<'_>, target: BorrowedFd<'_>, mount: &Mount) -> Result
 /// stay what the kernel made it (CVE-2019-16884, CVE-2025-52881).
 fn check_target(mount: &Mount, target: BorrowedFd<'_>) -> Result<()> {
     if !mount.on_proc && sys::fs::fs_magic(target)? == libc::PROC_SUPER_MAGIC {
-        return Err(Error::text(format!("{} is on a procfs", mount.destination.escape_debug())));
+        return Err(Error::text(
+            Code::E_MOUNT_ON_PROC,
+            format!("{} is on a procfs", mount.destination.escape_debug()),
+        ));
     }
     Ok(())
 }
@@ -134,9 +141,10 @@ fn real_directory(root: BorrowedFd<'_>, path: &str) -> Result<OwnedFd> {
             resolve::directory(root, path)?;
             Ok(resolve::open_no_links(root, path, flags)?)
         }
-        Err(error) if error.errno == libc::ELOOP => {
-            Err(Error::text(format!("{} must not be a symbolic link", path.escape_debug())))
-        }
+        Err(error) if error.errno == libc::ELOOP => Err(Error::text(
+            Code::E_MOUNT_DESTINATION,
+            format!("{} must not be a symbolic link", path.escape_debug()),
+        )),
         result => Ok(result?),
     }
 }

@@ -4,7 +4,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use super::Child;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::sys;
 
 /// A procfs instance of our own, never attached anywhere.
@@ -21,12 +21,19 @@ fn private(child: &mut Child<'_>) -> Result<()> {
 /// Opens a file of it for writing, without links and without leaving it.
 fn open(child: &mut Child<'_>, path: &str) -> Result<OwnedFd> {
     private(child)?;
-    let proc = child.work.proc.as_ref().ok_or_else(|| Error::text("no private procfs"))?;
+    let proc = child
+        .work
+        .proc
+        .as_ref()
+        .ok_or_else(|| Error::text(Code::E_INTERNAL, "no private procfs"))?;
     let name = sys::cstr("open", path)?;
     let file = sys::fs::openat2(proc.as_fd(), &name, libc::O_WRONLY, 0, sys::fs::BENEATH)
         .map_err(|error| error.about(format_args!("/proc/{}", path.escape_debug())))?;
     if sys::fs::fs_magic(file.as_fd())? != libc::PROC_SUPER_MAGIC {
-        return Err(Error::text(format!("/proc/{} is not on a procfs", path.escape_debug())));
+        return Err(Error::text(
+            Code::E_SYSTEM,
+            format!("/proc/{} is not on a procfs", path.escape_debug()),
+        ));
     }
     Ok(file)
 }
@@ -35,8 +42,9 @@ fn open(child: &mut Child<'_>, path: &str) -> Result<OwnedFd> {
 pub fn sysctl(child: &mut Child<'_>, index: usize) -> Result<()> {
     let plan = child.create()?.plan;
     let Some(sysctl) = plan.sysctls.get(index) else { return Ok(()) };
-    let file = open(child, &format!("sys/{}", sysctl.path))
-        .map_err(|error| Error::text(format!("{}: {error}", sysctl.name.escape_debug())))?;
+    let file = open(child, &format!("sys/{}", sysctl.path)).map_err(|error| {
+        Error::text(Code::E_SYSCTL, format!("{}: {error}", sysctl.name.escape_debug()))
+    })?;
     sys::fs::write_all(file.as_fd(), sysctl.value.as_bytes()).map_err(|error| {
         let name = sysctl.name.escape_debug();
         error.about(format_args!("{:?} to sysctl {name}", sysctl.value)).into()

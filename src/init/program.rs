@@ -4,7 +4,7 @@ use std::ffi::CString;
 use std::os::fd::AsFd;
 
 use super::Child;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::sys;
 use crate::sys::exec::CStrings;
 
@@ -29,7 +29,7 @@ pub fn cwd(child: &Child<'_>) -> Result<()> {
     let inside = sys::fs::getcwd()?.starts_with(b"/");
     if !inside {
         let cwd = process.cwd.escape_debug();
-        return Err(Error::text(format!("{cwd} is outside of the container's root")));
+        return Err(Error::text(Code::E_CWD, format!("{cwd} is outside of the container's root")));
     }
     Ok(())
 }
@@ -75,21 +75,27 @@ fn search(name: &str, env: &[String]) -> Result<String> {
         }
     }
     let shown = name.escape_debug();
-    Err(Error::text(match forbidden {
-        Some(_) => format!("exec: \"{shown}\": permission denied"),
-        None => format!("exec: \"{shown}\": executable file not found in $PATH"),
-    }))
+    Err(Error::text(
+        Code::E_PROGRAM,
+        match forbidden {
+            Some(_) => format!("exec: \"{shown}\": permission denied"),
+            None => format!("exec: \"{shown}\": executable file not found in $PATH"),
+        },
+    ))
 }
 
 /// The texts by which engines choose exit status 126 or 127.
 fn judge(path: &str) -> Result<()> {
     let shown = path.escape_debug();
     usable(path).map_err(|error| {
-        Error::text(match error.errno {
-            libc::EISDIR => format!("exec: \"{shown}\": is a directory: permission denied"),
-            libc::EACCES => format!("exec: \"{shown}\": permission denied"),
-            errno => format!("exec: \"{shown}\": stat {shown}: {}", sys::errno_words(errno)),
-        })
+        Error::text(
+            Code::E_PROGRAM,
+            match error.errno {
+                libc::EISDIR => format!("exec: \"{shown}\": is a directory: permission denied"),
+                libc::EACCES => format!("exec: \"{shown}\": permission denied"),
+                errno => format!("exec: \"{shown}\": stat {shown}: {}", sys::errno_words(errno)),
+            },
+        )
     })
 }
 
@@ -152,7 +158,11 @@ fn home_in(passwd: &str, uid: u32) -> Option<String> {
 
 /// Becomes the program.
 pub fn execve(child: &mut Child<'_>) -> Result<()> {
-    let found = child.work.program.as_ref().ok_or_else(|| Error::text("no program was found"))?;
+    let found = child
+        .work
+        .program
+        .as_ref()
+        .ok_or_else(|| Error::text(Code::E_INTERNAL, "no program was found"))?;
     if let Some(socket) = &child.socket {
         // exec: the parent may have died since the death signal was last armed.
         let events = sys::fs::poll(&[(socket.as_fd(), 0)], 0)?;
@@ -163,7 +173,10 @@ pub fn execve(child: &mut Child<'_>) -> Result<()> {
     }
     let error = sys::exec::execve(&found.path, &found.argv, &found.envp);
     let shown = found.path.to_string_lossy().escape_debug().to_string();
-    Err(Error::text(format!("exec: \"{shown}\": {}", sys::errno_text(error.errno))))
+    Err(Error::text(
+        Code::E_PROGRAM,
+        format!("exec: \"{shown}\": {}", sys::errno_text(error.errno)),
+    ))
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd};
 
 use super::{Child, Create, leave_open, resolve};
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::plan::Switch;
 use crate::plan::options::attr;
 use crate::sys;
@@ -109,7 +109,8 @@ pub fn masked_path(child: &mut Child<'_>, index: usize) -> Result<()> {
         return Ok(());
     }
     let null = create.prepared.null.as_ref();
-    let null = null.ok_or_else(|| Error::text("the null device was not opened"))?;
+    let null =
+        null.ok_or_else(|| Error::text(Code::E_INTERNAL, "the null device was not opened"))?;
     if child.work.null_attached {
         attach_clone(null.as_fd(), target.as_fd())?;
     } else {

@@ -2,7 +2,7 @@
 
 use oci_spec::runtime::{Capabilities, LinuxCapabilities};
 
-use crate::error::{At, Findings};
+use crate::error::{At, Code, Findings};
 use crate::host::Host;
 
 /// The five sets, one bit per capability (capabilities(7)).
@@ -72,7 +72,11 @@ pub fn limit(asked: CapSets, host: &Host, findings: &mut Findings) -> CapSets {
     let missing = names(all & !grantable);
     let at = At::of("/process/capabilities");
     if !missing.is_empty() {
-        findings.warn(at, format!("cannot be granted by this runtime: {}", missing.join(", ")));
+        findings.warn(
+            Code::W_CAPABILITY_DROPPED,
+            at,
+            format!("cannot be granted by this runtime: {}", missing.join(", ")),
+        );
     }
     let permitted = asked.permitted & grantable;
     let inheritable = asked.inheritable & grantable;
@@ -80,13 +84,18 @@ pub fn limit(asked: CapSets, host: &Host, findings: &mut Findings) -> CapSets {
     // The kernel refuses these combinations with a bare EPERM (capabilities(7)).
     if effective & !permitted != 0 {
         let names = names(effective & !permitted).join(", ");
-        findings.problem(at.leaf("/effective"), format!("not in the permitted set: {names}"));
+        findings.problem(
+            Code::E_CAPABILITY,
+            at.leaf("/effective"),
+            format!("not in the permitted set: {names}"),
+        );
     }
     let ambient = asked.ambient & grantable;
     let usable = ambient & permitted & inheritable;
     if ambient != usable {
         let names = names(ambient & !usable).join(", ");
         findings.warn(
+            Code::W_CAPABILITY_DROPPED,
             at.leaf("/ambient"),
             format!("not both permitted and inheritable, dropped: {names}"),
         );

@@ -7,7 +7,7 @@ use oci_spec::runtime::Linux;
 use crate::plan::config::Config;
 
 use super::namespaces::{Kind, Namespaces};
-use crate::error::Findings;
+use crate::error::{Code, Findings};
 
 /// The newest spec version whose every word is known here.
 pub const OCI_VERSION_MAX: &str = "1.3.0";
@@ -32,14 +32,14 @@ pub fn container_id(id: &str) -> Result<(), String> {
 /// The kernel would see only the part before a NUL.
 pub fn no_nul(at: impl Display, text: &str, findings: &mut Findings) {
     if text.contains('\0') {
-        findings.problem(at, "contains a NUL byte");
+        findings.problem(Code::E_NUL_BYTE, at, "contains a NUL byte");
     }
 }
 
 /// 2^32-1 means "leave alone" to the kernel, so it would quietly mean root (CVE-2024-40635).
 pub fn id(at: impl Display, id: u32, findings: &mut Findings) {
     if id == u32::MAX {
-        findings.problem(at, format!("{id} is no user or group id"));
+        findings.problem(Code::E_ID_RANGE, at, format!("{id} is no user or group id"));
     }
 }
 
@@ -56,17 +56,24 @@ pub fn version(version: &str, findings: &mut Findings) {
             if *minor > 3 {
                 let text =
                     format!("{version} is newer than {OCI_VERSION_MAX}: unknown parts are ignored");
-                findings.warn(at, text);
+                findings.warn(Code::W_OCI_VERSION, at, text);
             }
         }
         [Some(_), Some(_), Some(_)] => findings.problem(
+            Code::E_OCI_VERSION,
             at,
             format!(
                 "{} is not supported: {OCI_VERSION_MIN} to {OCI_VERSION_MAX} is",
                 version.escape_debug()
             ),
         ),
-        _ => findings.problem(at, format!("{:?} is no SemVer version", version)),
+        _ => {
+            findings.problem(
+                Code::E_OCI_VERSION,
+                at,
+                format!("{:?} is no SemVer version", version),
+            );
+        }
     }
 }
 
@@ -77,15 +84,19 @@ pub fn names(spec: &Config, namespaces: &Namespaces, findings: &mut Findings) {
         no_nul(at, name, findings);
         // The kernel's limit (__NEW_UTS_LEN).
         if name.len() > 64 {
-            findings.problem(at, "longer than 64 bytes");
+            findings.problem(Code::E_NAME_TOO_LONG, at, "longer than 64 bytes");
         }
         if !namespaces.is_own(Kind::Uts) {
-            findings.problem(at, "needs an own uts namespace: it would change the host");
+            findings.problem(
+                Code::E_NEEDS_NAMESPACE,
+                at,
+                "needs an own uts namespace: it would change the host",
+            );
         }
     }
     for key in spec.annotations.iter().flatten().map(|(key, _)| key) {
         if key.is_empty() {
-            findings.problem("/annotations", "has an empty key");
+            findings.problem(Code::E_ANNOTATION, "/annotations", "has an empty key");
         }
     }
 }
@@ -94,13 +105,13 @@ pub fn names(spec: &Config, namespaces: &Namespaces, findings: &mut Findings) {
 pub fn not_yet(linux: &Linux, findings: &mut Findings) {
     let not_yet = "is not supported by this version";
     if linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty()) {
-        findings.problem("/linux/netDevices", not_yet);
+        findings.problem(Code::E_NOT_SUPPORTED, "/linux/netDevices", not_yet);
     }
     if linux.intel_rdt().is_some() {
-        findings.problem("/linux/intelRdt", not_yet);
+        findings.problem(Code::E_NOT_SUPPORTED, "/linux/intelRdt", not_yet);
     }
     if linux.memory_policy().is_some() {
-        findings.problem("/linux/memoryPolicy", not_yet);
+        findings.problem(Code::E_NOT_SUPPORTED, "/linux/memoryPolicy", not_yet);
     }
 }
 

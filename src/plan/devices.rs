@@ -5,7 +5,7 @@ use std::path::Path;
 use oci_spec::runtime::{Linux, LinuxDevice, LinuxDeviceType};
 
 use super::mounts::{Mount, Source, clean};
-use crate::error::{At, Findings};
+use crate::error::{At, Code, Findings};
 
 /// One device node to make.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,7 +59,7 @@ pub fn plan(linux: &Linux, mounts: &[Mount], findings: &mut Findings) -> Vec<Dev
         if let Some(device) = one(at, spec, findings) {
             match devices.iter_mut().find(|known| known.path == device.path) {
                 Some(known) if known.at == At::of("/linux/devices") => *known = device,
-                Some(_) => findings.problem(at.leaf("/path"), "duplicate device"),
+                Some(_) => findings.problem(Code::E_DEVICE, at.leaf("/path"), "duplicate device"),
                 None => devices.push(device),
             }
         }
@@ -73,14 +73,14 @@ fn one(at: At, spec: &LinuxDevice, findings: &mut Findings) -> Option<Device> {
         LinuxDeviceType::B => libc::S_IFBLK,
         LinuxDeviceType::P => libc::S_IFIFO,
         LinuxDeviceType::A => {
-            findings.problem(at.leaf("/type"), "a node is of type c, b, u or p");
+            findings.problem(Code::E_DEVICE, at.leaf("/type"), "a node is of type c, b, u or p");
             return None;
         }
     };
     let path: &Path = spec.path();
     super::check::no_nul(at.leaf("/path"), &path.to_string_lossy(), findings);
     if !path.is_absolute() {
-        findings.problem(at.leaf("/path"), "not an absolute path");
+        findings.problem(Code::E_NOT_ABSOLUTE, at.leaf("/path"), "not an absolute path");
         return None;
     }
     let number =
@@ -88,7 +88,11 @@ fn one(at: At, spec: &LinuxDevice, findings: &mut Findings) -> Option<Device> {
             Ok(value) => value,
             Err(_) if kind == libc::S_IFIFO => 0,
             Err(_) => {
-                findings.problem(at.leaf(leaf), format!("{value} is no device number"));
+                findings.problem(
+                    Code::E_DEVICE,
+                    at.leaf(leaf),
+                    format!("{value} is no device number"),
+                );
                 0
             }
         };

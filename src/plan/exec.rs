@@ -5,7 +5,7 @@ use oci_spec::runtime::Process as Spec;
 use super::caps::{self, CapSets};
 use super::process::{self, Process};
 use super::steps::{self, Step};
-use crate::error::{Error, Findings};
+use crate::error::{Code, Error, Finding, Findings};
 use crate::host::Host;
 use crate::seccomp::Program;
 
@@ -52,7 +52,7 @@ pub fn plan(
     host: &Host,
     seccomp: Option<Program>,
     (keyring, personality): (bool, Option<u64>),
-) -> Result<(ExecPlan, Vec<String>), Error> {
+) -> Result<(ExecPlan, Vec<Finding>), Error> {
     let mut findings = Findings::default();
     let mut process = match overrides {
         None => process::plan(spec, host, &mut findings),
@@ -108,7 +108,11 @@ fn with_caps(sets: CapSets, names: &[String], host: &Host, findings: &mut Findin
     for name in names {
         match caps::number(name) {
             Some(number) => added |= 1u64 << number,
-            None => findings.problem("--cap", format!("unknown capability {:?}", name)),
+            None => findings.problem(
+                Code::E_CAPABILITY,
+                "--cap",
+                format!("unknown capability {:?}", name),
+            ),
         }
     }
     if added == 0 {

@@ -3,7 +3,7 @@
 use crate::plan::config::Config;
 
 use super::check::no_nul;
-use crate::error::{At, Findings};
+use crate::error::{At, Code, Findings};
 
 /// One program to run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,13 +62,17 @@ fn list(
         let at = At::item(base, index);
         let path = hook.path().to_string_lossy().into_owned();
         if !path.starts_with('/') {
-            findings.problem(at.leaf("/path"), "not an absolute path");
+            findings.problem(Code::E_NOT_ABSOLUTE, at.leaf("/path"), "not an absolute path");
         }
         no_nul(at.leaf("/path"), &path, findings);
         let timeout = hook.timeout().map(|seconds| match u32::try_from(seconds) {
             Ok(seconds) if seconds > 0 => seconds,
             _ => {
-                findings.problem(at.leaf("/timeout"), "must be greater than zero");
+                findings.problem(
+                    Code::E_HOOK_TIMEOUT_VALUE,
+                    at.leaf("/timeout"),
+                    "must be greater than zero",
+                );
                 1
             }
         });

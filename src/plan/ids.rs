@@ -4,7 +4,7 @@ use std::fmt;
 
 use oci_spec::runtime::LinuxIdMapping;
 
-use crate::error::{At, Findings};
+use crate::error::{At, Code, Findings};
 
 /// `size` ids from `container` on are those from `host` on (user_namespaces(7)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,17 +93,29 @@ pub fn ranges(at: At, spec: Option<&Vec<LinuxIdMapping>>, findings: &mut Finding
                 || meet(known.host, known.size, range.host, range.size)
         };
         if range.size == 0 {
-            findings.problem(at, format!("{range}: maps no id"));
+            findings.problem(Code::E_ID_MAPPING_VALUE, at, format!("{range}: maps no id"));
         } else if !fits(range.container) || !fits(range.host) {
-            findings.problem(at, format!("{range}: reaches beyond the last id"));
+            findings.problem(
+                Code::E_ID_MAPPING_VALUE,
+                at,
+                format!("{range}: reaches beyond the last id"),
+            );
         } else if map.iter().any(overlap) {
-            findings.problem(at, format!("{range}: overlaps another range"));
+            findings.problem(
+                Code::E_ID_MAPPING_VALUE,
+                at,
+                format!("{range}: overlaps another range"),
+            );
         } else {
             map.push(range);
         }
     }
     if map.len() > LINES_MAX || text(&map).len() > TEXT_MAX {
-        findings.problem(at, format!("more than the kernel takes ({LINES_MAX} ranges, 4 KiB)"));
+        findings.problem(
+            Code::E_ID_MAPPING_VALUE,
+            at,
+            format!("more than the kernel takes ({LINES_MAX} ranges, 4 KiB)"),
+        );
     }
     map
 }

@@ -27,7 +27,7 @@ use oci_spec::runtime::Linux;
 use crate::plan::config::Config;
 
 use crate::cgroup::Placement;
-use crate::error::{Error, Findings};
+use crate::error::{Code, Error, Finding, Findings};
 use crate::host::Host;
 use crate::seccomp::Program;
 use devices::Device;
@@ -121,11 +121,15 @@ pub fn create(
     bundle: &Path,
     host: &Host,
     options: &Options,
-) -> Result<(Plan, Vec<String>), Error> {
+) -> Result<(Plan, Vec<Finding>), Error> {
     let mut findings = Findings::default();
     let none = Linux::default();
     let linux = spec.linux.as_ref().unwrap_or_else(|| {
-        findings.problem("/linux", "missing: this is a runtime for Linux containers");
+        findings.problem(
+            Code::E_MISSING,
+            "/linux",
+            "missing: this is a runtime for Linux containers",
+        );
         &none
     });
     check::version(&spec.oci_version, &mut findings);
@@ -189,17 +193,17 @@ fn root(
     findings: &mut Findings,
 ) -> (PathBuf, bool) {
     let Some(root) = &spec.root else {
-        findings.problem("/root", "missing");
+        findings.problem(Code::E_MISSING, "/root", "missing");
         return (PathBuf::new(), false);
     };
     let path = root.path();
     check::no_nul("/root/path", &path.to_string_lossy(), findings);
     if path.as_os_str().is_empty() {
-        findings.problem("/root/path", "is empty");
+        findings.problem(Code::E_MISSING, "/root/path", "is empty");
     }
     let readonly = root.readonly().unwrap_or(false);
     if readonly && !namespaces.is_new(Kind::Mount) {
-        findings.problem("/root/readonly", "needs a new mount namespace");
+        findings.problem(Code::E_NEEDS_NAMESPACE, "/root/readonly", "needs a new mount namespace");
     }
     (bundle.join(path), readonly)
 }
@@ -212,11 +216,15 @@ fn rootfs_propagation(
     let name = linux.rootfs_propagation().as_deref().filter(|name| !name.is_empty())?;
     let at = "/linux/rootfsPropagation";
     if !namespaces.is_new(Kind::Mount) {
-        findings.problem(at, "needs a new mount namespace");
+        findings.problem(Code::E_NEEDS_NAMESPACE, at, "needs a new mount namespace");
     }
     let flag = options::rootfs_propagation(name);
     if flag.is_none() {
-        findings.problem(at, format!("{:?} is none of shared, slave, private, unbindable", name));
+        findings.problem(
+            Code::E_PROPAGATION,
+            at,
+            format!("{:?} is none of shared, slave, private, unbindable", name),
+        );
     }
     flag
 }
@@ -236,7 +244,11 @@ fn mount_label<'a>(linux: &'a Linux, host: &Host, findings: &mut Findings) -> Op
     let label = linux.mount_label().as_deref().filter(|label| !label.is_empty())?;
     check::no_nul("/linux/mountLabel", label, findings);
     if !host.selinux {
-        findings.problem("/linux/mountLabel", "needs SELinux, which is not enabled on this host");
+        findings.problem(
+            Code::E_LSM_MISSING,
+            "/linux/mountLabel",
+            "needs SELinux, which is not enabled on this host",
+        );
     }
     Some(label)
 }
@@ -244,23 +256,32 @@ fn mount_label<'a>(linux: &'a Linux, host: &Host, findings: &mut Findings) -> Op
 fn seccomp(linux: &Linux, findings: &mut Findings) -> Option<Program> {
     let profile = linux.seccomp().as_ref()?;
     if profile.listener_path().as_ref().is_some_and(|path| !path.as_os_str().is_empty()) {
-        findings.problem("/linux/seccomp/listenerPath", "is not supported by this version");
+        findings.problem(
+            Code::E_NOT_SUPPORTED,
+            "/linux/seccomp/listenerPath",
+            "is not supported by this version",
+        );
     }
     let mut warnings = Vec::new();
     let compiled = crate::seccomp::compile(profile, &mut warnings);
     for warning in warnings {
-        findings.warn("/linux/seccomp", warning);
+        findings.warn(Code::W_SECCOMP, "/linux/seccomp", warning);
     }
     match compiled {
         Ok(program) => {
             if program.notify && profile.listener_path().is_none() {
-                findings.problem("/linux/seccomp", "SCMP_ACT_NOTIFY needs a listenerPath");
+                findings.problem(
+                    Code::E_SECCOMP_NOTIFY,
+                    "/linux/seccomp",
+                    "SCMP_ACT_NOTIFY needs a listenerPath",
+                );
             }
             Some(program)
         }
         Err(problems) => {
             for problem in problems {
-                findings.problem(format_args!("/linux/seccomp{}", problem.pointer), problem.text);
+                let at = format_args!("/linux/seccomp{}", problem.pointer);
+                findings.problem(problem.code, at, problem.text);
             }
             None
         }
@@ -272,10 +293,12 @@ fn terminal(process: Option<&Process>, options: &Options, findings: &mut Finding
     let terminal = process.is_some_and(|process| process.terminal);
     match (terminal, options.detach, options.console_socket) {
         (true, true, false) => findings.problem(
+            Code::E_CONSOLE_SOCKET,
             "/process/terminal",
             "cannot allocate tty if onggi will detach without setting console socket",
         ),
         (true, false, true) | (false, _, true) => findings.problem(
+            Code::E_CONSOLE_SOCKET,
             "--console-socket",
             "cannot use console socket if onggi will not detach or allocate tty",
         ),

@@ -7,7 +7,7 @@ use crate::plan::config::Config;
 use super::check::no_nul;
 use super::namespaces::{Kind, Namespaces};
 use super::options::{self, Options};
-use crate::error::{At, Findings};
+use crate::error::{At, Code, Findings};
 
 /// Where a mount comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,6 +105,7 @@ pub fn plan(
     let mounts = spec.mounts.as_deref().unwrap_or_default();
     if !mounts.is_empty() && !namespaces.is_new(Kind::Mount) {
         findings.problem(
+            Code::E_NEEDS_NAMESPACE,
             "/mounts",
             "needs a new mount namespace: mounts in an inherited or joined one would outlive the \
              container",
@@ -136,28 +137,42 @@ fn one(
         || spec.uid_mappings().as_ref().is_some_and(|maps| !maps.is_empty())
         || spec.gid_mappings().as_ref().is_some_and(|maps| !maps.is_empty())
     {
-        findings.problem(at, "idmapped mounts are not supported by this version");
+        findings.problem(
+            Code::E_NOT_SUPPORTED,
+            at,
+            "idmapped mounts are not supported by this version",
+        );
     }
     if spec.destination().as_os_str().is_empty() {
-        findings.problem(at.leaf("/destination"), "is empty");
+        findings.problem(Code::E_MOUNT_DESTINATION, at.leaf("/destination"), "is empty");
         return None;
     }
     if !spec.destination().is_absolute() {
-        findings.warn(at.leaf("/destination"), "is relative (deprecated), taken as below /");
+        findings.warn(
+            Code::W_MOUNT_RELATIVE,
+            at.leaf("/destination"),
+            "is relative (deprecated), taken as below /",
+        );
     }
     let destination = clean(spec.destination());
     if destination == "/" {
-        findings
-            .problem(at.leaf("/destination"), "nothing may be mounted over the root filesystem");
+        findings.problem(
+            Code::E_MOUNT_DESTINATION,
+            at.leaf("/destination"),
+            "nothing may be mounted over the root filesystem",
+        );
     }
     let source = source(at, spec, &options, bundle, findings)?;
     if let (Source::Bind { .. }, false) = (&source, options.data.is_empty()) {
-        findings
-            .warn(at.leaf("/options"), format!("a bind mount has no {}", options.data.join(",")));
+        findings.warn(
+            Code::W_MOUNT_OPTION,
+            at.leaf("/options"),
+            format!("a bind mount has no {}", options.data.join(",")),
+        );
         options.data.clear();
     }
     if options.tmpcopyup && !matches!(&source, Source::Fs { fstype, .. } if fstype == "tmpfs") {
-        findings.problem(at.leaf("/options"), "tmpcopyup is for tmpfs only");
+        findings.problem(Code::E_MOUNT_OPTION, at.leaf("/options"), "tmpcopyup is for tmpfs only");
     }
     if let (Some(label), Source::Fs { fstype, .. }) = (mount_label, &source) {
         // The filesystems that take a context (selinux mount options); proc and sysfs have fixed ones.
@@ -184,20 +199,28 @@ fn source(
     if options.remount {
         if !options.data.is_empty() || !options.super_flags.is_empty() {
             let text = "a remount changes attributes of the mount, not of its filesystem";
-            findings.problem(at.leaf("/options"), text);
+            findings.problem(Code::E_MOUNT_OPTION, at.leaf("/options"), text);
         }
         return Some(Source::Remount);
     }
     if let Some(recursive) = bind {
         if source.is_empty() {
-            findings.problem(at.leaf("/source"), "missing: a bind mount needs one");
+            findings.problem(
+                Code::E_MOUNT_SOURCE,
+                at.leaf("/source"),
+                "missing: a bind mount needs one",
+            );
             return None;
         }
         return Some(Source::Bind { path: bundle.join(&*source), recursive });
     }
     match fstype {
         "" => {
-            findings.problem(at.leaf("/type"), "missing: only bind mounts need none");
+            findings.problem(
+                Code::E_MOUNT_TYPE,
+                at.leaf("/type"),
+                "missing: only bind mounts need none",
+            );
             None
         }
         "cgroup" | "cgroup2" => Some(Source::Cgroup),
@@ -214,7 +237,11 @@ fn check_proc(at: At, destination: &str, source: &Source, findings: &mut Finding
             // That its source is the root of a procfs is checked when it has been opened.
             Source::Bind { .. } | Source::Remount => true,
             _ => {
-                findings.problem(at.leaf("/destination"), "only a procfs may be mounted on /proc");
+                findings.problem(
+                    Code::E_MOUNT_ON_PROC,
+                    at.leaf("/destination"),
+                    "only a procfs may be mounted on /proc",
+                );
                 false
             }
         };
@@ -222,7 +249,11 @@ fn check_proc(at: At, destination: &str, source: &Source, findings: &mut Finding
     if destination.starts_with("/proc/") {
         let allowed = PROC_FILES.contains(&destination);
         if !allowed {
-            findings.problem(at.leaf("/destination"), "nothing may be mounted below /proc");
+            findings.problem(
+                Code::E_MOUNT_ON_PROC,
+                at.leaf("/destination"),
+                "nothing may be mounted below /proc",
+            );
         }
         return allowed;
     }

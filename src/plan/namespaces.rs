@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use oci_spec::runtime::{Linux, LinuxNamespaceType};
 
-use crate::error::{At, Findings};
+use crate::error::{At, Code, Findings};
 
 /// The eight kinds of namespaces(7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -134,17 +134,25 @@ pub fn plan(linux: &Linux, findings: &mut Findings) -> Namespaces {
         let at = At::item("/linux/namespaces", index);
         let kind = Kind::of(spec.typ());
         if namespaces.is_own(kind) {
-            findings.problem(at, format!("duplicate namespace of type {}", kind.name()));
+            findings.problem(
+                Code::E_NAMESPACE_DUPLICATE,
+                at,
+                format!("duplicate namespace of type {}", kind.name()),
+            );
             continue;
         }
         if kind == Kind::User {
-            findings.problem(at, "user namespaces are not supported by this version");
+            findings.problem(
+                Code::E_NOT_SUPPORTED,
+                at,
+                "user namespaces are not supported by this version",
+            );
             continue;
         }
         match spec.path().as_ref().filter(|path| !path.as_os_str().is_empty()) {
             None => namespaces.new.push(kind),
             Some(path) if !path.is_absolute() => {
-                findings.problem(at.leaf("/path"), "not an absolute path");
+                findings.problem(Code::E_NOT_ABSOLUTE, at.leaf("/path"), "not an absolute path");
             }
             Some(path) => {
                 super::check::no_nul(at.leaf("/path"), &path.to_string_lossy(), findings);
@@ -153,13 +161,25 @@ pub fn plan(linux: &Linux, findings: &mut Findings) -> Namespaces {
         }
     }
     if linux.uid_mappings().as_ref().is_some_and(|maps| !maps.is_empty()) {
-        findings.problem("/linux/uidMappings", "user namespaces are not supported by this version");
+        findings.problem(
+            Code::E_NOT_SUPPORTED,
+            "/linux/uidMappings",
+            "user namespaces are not supported by this version",
+        );
     }
     if linux.gid_mappings().as_ref().is_some_and(|maps| !maps.is_empty()) {
-        findings.problem("/linux/gidMappings", "user namespaces are not supported by this version");
+        findings.problem(
+            Code::E_NOT_SUPPORTED,
+            "/linux/gidMappings",
+            "user namespaces are not supported by this version",
+        );
     }
     if linux.time_offsets().as_ref().is_some_and(|offsets| !offsets.is_empty()) {
-        findings.problem("/linux/timeOffsets", "time offsets are not supported by this version");
+        findings.problem(
+            Code::E_NOT_SUPPORTED,
+            "/linux/timeOffsets",
+            "time offsets are not supported by this version",
+        );
     }
     namespaces
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::mounts::clean;
 use super::namespaces::{Kind, Namespaces};
-use crate::error::{At, Findings};
+use crate::error::{At, Code, Findings};
 
 /// A path of `maskedPaths` or `readonlyPaths`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,14 +24,14 @@ pub fn plan(
 ) -> Vec<Hidden> {
     let paths = paths.map(Vec::as_slice).unwrap_or_default();
     if !paths.is_empty() && !namespaces.is_new(Kind::Mount) {
-        findings.problem(base, "needs a new mount namespace");
+        findings.problem(Code::E_NEEDS_NAMESPACE, base, "needs a new mount namespace");
     }
     let mut hidden: Vec<Hidden> = Vec::new();
     for (index, path) in paths.iter().enumerate() {
         let at = At::item(base, index);
         super::check::no_nul(at, path, findings);
         if !path.starts_with('/') {
-            findings.problem(at, "not an absolute path");
+            findings.problem(Code::E_NOT_ABSOLUTE, at, "not an absolute path");
             continue;
         }
         let path = clean(std::path::Path::new(path));
@@ -96,20 +96,24 @@ pub fn sysctls(
         let path = path_of(name);
         let odd = |part: &str| part.is_empty() || part == "." || part == "..";
         if path.contains('\0') || path.split('/').any(odd) {
-            findings.problem(at, "not a sysctl name");
+            findings.problem(Code::E_SYSCTL_NAME, at, "not a sysctl name");
             continue;
         }
         if path == "kernel/hostname" {
-            findings.problem(at, "is set by /hostname");
+            findings.problem(Code::E_SYSCTL_NAME, at, "is set by /hostname");
             continue;
         }
         let Some(kind) = namespace_of(&path) else {
-            findings.problem(at, "is not in a namespace: it would change the host");
+            findings.problem(
+                Code::E_SYSCTL_HOST,
+                at,
+                "is not in a namespace: it would change the host",
+            );
             continue;
         };
         if !namespaces.is_own(kind) {
             let text = format!("needs an own {} namespace: it would change the host", kind.name());
-            findings.problem(at, text);
+            findings.problem(Code::E_NEEDS_NAMESPACE, at, text);
             continue;
         }
         sysctls.push(Sysctl { name: name.clone(), path, value: value.clone(), kind });

@@ -7,7 +7,7 @@ use oci_spec::runtime::{
 
 use super::caps::{self, CapSets};
 use super::check::{id, no_nul};
-use crate::error::{At, Findings};
+use crate::error::{At, Code, Findings};
 use crate::host::Host;
 
 /// A resource limit.
@@ -111,12 +111,12 @@ pub fn plan(spec: &oci_spec::runtime::Process, host: &Host, findings: &mut Findi
         .map(|area| (size(area.height()), size(area.width())));
     let cwd = spec.cwd().to_string_lossy().into_owned();
     if !cwd.starts_with('/') {
-        findings.problem("/process/cwd", "not an absolute path");
+        findings.problem(Code::E_NOT_ABSOLUTE, "/process/cwd", "not an absolute path");
     }
     no_nul("/process/cwd", &cwd, findings);
     let args = spec.args().clone().unwrap_or_default();
     match args.first().map(String::as_str) {
-        None | Some("") => findings.problem("/process/args", "names no program"),
+        None | Some("") => findings.problem(Code::E_ARGS, "/process/args", "names no program"),
         Some(_) => {}
     }
     for (index, arg) in args.iter().enumerate() {
@@ -165,7 +165,11 @@ pub fn plan(spec: &oci_spec::runtime::Process, host: &Host, findings: &mut Findi
 fn umask(umask: Option<u32>, findings: &mut Findings) -> u32 {
     let umask = umask.unwrap_or(DEFAULT_UMASK);
     if umask > 0o777 {
-        findings.problem("/process/user/umask", format!("{umask:#o} is no file mode mask"));
+        findings.problem(
+            Code::E_UMASK,
+            "/process/user/umask",
+            format!("{umask:#o} is no file mode mask"),
+        );
     }
     umask
 }
@@ -175,8 +179,8 @@ fn env(env: Option<&Vec<String>>, findings: &mut Findings) -> Vec<String> {
         let at = At::item("/process/env", index);
         no_nul(at, entry, findings);
         match entry.find('=') {
-            Some(0) => findings.problem(at, "has no name before ="),
-            None => findings.warn(at, "has no ="),
+            Some(0) => findings.problem(Code::E_ENV, at, "has no name before ="),
+            None => findings.warn(Code::W_ENV, at, "has no ="),
             Some(_) => {}
         }
     }
@@ -196,14 +200,22 @@ fn label(
         return None;
     }
     if !enabled {
-        findings.problem(at, format!("needs {lsm}, which is not enabled on this host"));
+        findings.problem(
+            Code::E_LSM_MISSING,
+            at,
+            format!("needs {lsm}, which is not enabled on this host"),
+        );
     }
     Some(label.to_owned())
 }
 
 fn oom_score_adj(value: Option<i32>, findings: &mut Findings) -> Option<i32> {
     if value.is_some_and(|value| !(-1000..=1000).contains(&value)) {
-        findings.problem("/process/oomScoreAdj", "is not between -1000 and 1000");
+        findings.problem(
+            Code::E_OOM_SCORE_ADJ_VALUE,
+            "/process/oomScoreAdj",
+            "is not between -1000 and 1000",
+        );
     }
     value
 }
@@ -217,10 +229,11 @@ fn rlimits(
         let at = At::item("/process/rlimits", index);
         let (resource, name) = resource(limit.typ());
         if limits.iter().any(|known| known.resource == resource) {
-            findings.problem(at, format!("duplicate {name}"));
+            findings.problem(Code::E_RLIMIT_VALUE, at, format!("duplicate {name}"));
         }
         if limit.soft() > limit.hard() {
             findings.problem(
+                Code::E_RLIMIT_VALUE,
                 at,
                 format!("soft limit {} above hard limit {}", limit.soft(), limit.hard()),
             );
@@ -274,10 +287,14 @@ fn scheduler(
     let flags = spec.flags().iter().flatten().fold(0, |sum, flag| sum | scheduler_flag(flag));
     let nice = spec.nice().unwrap_or(0);
     if !(-20..=19).contains(&nice) {
-        findings.problem("/process/scheduler/nice", "is not between -20 and 19");
+        findings.problem(
+            Code::E_SCHEDULER_VALUE,
+            "/process/scheduler/nice",
+            "is not between -20 and 19",
+        );
     }
     let priority = u32::try_from(spec.priority().unwrap_or(0)).unwrap_or_else(|_| {
-        findings.problem("/process/scheduler/priority", "is negative");
+        findings.problem(Code::E_SCHEDULER_VALUE, "/process/scheduler/priority", "is negative");
         0
     });
     Some(Scheduler {
@@ -316,7 +333,11 @@ fn io_priority(
     match u32::try_from(spec.priority()) {
         Ok(level) if level <= 7 => Some(class << 13 | level),
         _ => {
-            findings.problem("/process/ioPriority/priority", "is not between 0 and 7");
+            findings.problem(
+                Code::E_SCHEDULER_VALUE,
+                "/process/ioPriority/priority",
+                "is not between 0 and 7",
+            );
             None
         }
     }
@@ -328,7 +349,7 @@ fn exec_affinity(spec: &oci_spec::runtime::Process, findings: &mut Findings) -> 
         let list = list.filter(|list| !list.is_empty())?;
         let mask = cpus(list);
         if mask.is_none() {
-            findings.problem(at, format!("{list:?} is no list of CPUs"));
+            findings.problem(Code::E_SCHEDULER_VALUE, at, format!("{list:?} is no list of CPUs"));
         }
         mask
     };
@@ -366,7 +387,7 @@ pub fn personality(
 ) -> Option<u64> {
     let spec = spec?;
     if spec.flags().as_ref().is_some_and(|flags| !flags.is_empty()) {
-        findings.problem("/linux/personality/flags", "no flag is defined");
+        findings.problem(Code::E_PERSONALITY, "/linux/personality/flags", "no flag is defined");
     }
     Some(match spec.domain() {
         LinuxPersonalityDomain::PerLinux => 0,

@@ -2,7 +2,7 @@
 
 use super::namespaces::Kind;
 use super::{Plan, Switch};
-use crate::error::At;
+use crate::error::{At, Code};
 
 /// One act, and the part of config.json that asks for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +61,40 @@ pub enum Do {
     StartHooks(usize),
     Seccomp,
     Execve,
+}
+
+impl Do {
+    /// What a call that fails while this is done is called.
+    #[must_use]
+    #[allow(clippy::match_same_arms, reason = "by subject, not by code")]
+    pub fn code(self) -> Code {
+        match self {
+            Self::JoinContainer | Self::JoinNamespace(_) | Self::NewCgroupNamespace => {
+                Code::E_NAMESPACE
+            }
+            Self::Loopback | Self::Hostname | Self::Domainname => Code::E_NAMESPACE,
+            Self::Personality => Code::E_PERSONALITY,
+            Self::SlaveHostTree | Self::AttachRootfs | Self::SwitchRoot => Code::E_ROOT_SWITCH,
+            Self::RootfsPropagation | Self::RootReadonly => Code::E_ROOT_SWITCH,
+            Self::Mount(_) => Code::E_MOUNT,
+            Self::DefaultLinks | Self::Device(_) => Code::E_DEVICE_NODE,
+            Self::Sysctl(_) => Code::E_SYSCTL,
+            Self::RuntimeHooks | Self::ContainerHooks(_) | Self::StartHooks(_) => Code::E_HOOK,
+            Self::MakeCwd | Self::Cwd => Code::E_CWD,
+            Self::Console => Code::E_TERMINAL,
+            Self::ReadonlyPath(_) | Self::MaskedPath(_) => Code::E_MASKED_PATH,
+            Self::Label => Code::E_LSM_LABEL,
+            Self::Stdio => Code::E_STDIO,
+            Self::Affinity => Code::E_SCHEDULER,
+            Self::Rlimit(_) => Code::E_RLIMIT,
+            Self::Umask | Self::BoundingSet | Self::Ids | Self::Capabilities => Code::E_IDENTITY,
+            Self::NoNewPrivs | Self::CheckIdentity => Code::E_IDENTITY,
+            Self::Home | Self::Program | Self::Execve => Code::E_PROGRAM,
+            Self::SeccompPrivileged | Self::Seccomp => Code::E_SECCOMP,
+            Self::NewSession | Self::Keyring | Self::CloseDescriptors => Code::E_SYSTEM,
+            Self::Ready | Self::WaitForStart => Code::E_SYSTEM,
+        }
+    }
 }
 
 /// The acts of `create`'s child, in order.

@@ -43,7 +43,7 @@ fn host_v1() -> Host {
     Host { cgroups: Layout { v1, v2: None }, ..host_v2() }
 }
 
-fn plan_of(config: &Value, host: &Host) -> Result<(Plan, Vec<String>), String> {
+fn plan_of(config: &Value, host: &Host) -> Result<(Plan, Vec<crate::error::Finding>), String> {
     let text = config.to_string();
     let (config, _) =
         bundle::parse::<Config>(text.as_bytes()).map_err(|error| error.to_string())?;

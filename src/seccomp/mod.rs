@@ -47,6 +47,8 @@ pub use profile::{known_actions, known_flags, known_operators};
 
 use oci_spec::runtime::LinuxSeccomp;
 
+use crate::code::Code;
+
 /// The most instructions the kernel takes in one filter (BPF_MAXINSNS).
 const MAX_INSTRUCTIONS: usize = 4096;
 
@@ -69,6 +71,8 @@ impl std::fmt::Debug for Program {
 /// One thing that is wrong with a profile.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
+    /// Its stable name.
+    pub code: Code,
     /// JSON pointer below `/linux/seccomp`; empty for the profile as a whole.
     pub pointer: String,
     /// What is wrong, without the pointer.
@@ -86,6 +90,7 @@ pub fn compile(
     let filter = codegen::program(&sections);
     if filter.len() > MAX_INSTRUCTIONS {
         return Err(vec![Problem {
+            code: Code::E_SECCOMP_SIZE,
             pointer: String::new(),
             text: format!(
                 "the profile needs {} instructions, the kernel takes at most {MAX_INSTRUCTIONS}",

@@ -3,6 +3,7 @@
 use super::Problem;
 use super::abi::{self, Abi};
 use super::tables::{self, Row};
+use crate::code::Code;
 use oci_spec::runtime::{
     LinuxSeccomp, LinuxSeccompAction as Action, LinuxSeccompArg, LinuxSeccompFilterFlag as Flag,
     LinuxSeccompOperator as Operator, LinuxSyscall,
@@ -85,8 +86,8 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    fn problem(&mut self, pointer: impl Into<String>, text: impl Into<String>) {
-        self.problems.push(Problem { pointer: pointer.into(), text: text.into() });
+    fn problem(&mut self, code: Code, pointer: impl Into<String>, text: impl Into<String>) {
+        self.problems.push(Problem { code, pointer: pointer.into(), text: text.into() });
     }
 
     /// The native ABI is always there: libseccomp starts from it, and a profile
@@ -95,7 +96,11 @@ impl<'a> Reader<'a> {
         let mut abis = Vec::new();
         match abi::native() {
             Some(native) => abis.push(native),
-            None => self.problem("", "there is no syscall table for this machine's architecture"),
+            None => self.problem(
+                Code::E_SECCOMP_ARCH,
+                "",
+                "there is no syscall table for this machine's architecture",
+            ),
         }
         for arch in profile.architectures().iter().flatten() {
             match abi::from_oci(*arch) {
@@ -112,7 +117,11 @@ impl<'a> Reader<'a> {
     fn default_action(&mut self, profile: &LinuxSeccomp) -> u32 {
         if profile.default_action() == Action::ScmpActNotify {
             // It would trap the calls with which init hands the listener over.
-            self.problem("/defaultAction", "SCMP_ACT_NOTIFY cannot be the default action");
+            self.problem(
+                Code::E_SECCOMP_NOTIFY,
+                "/defaultAction",
+                "SCMP_ACT_NOTIFY cannot be the default action",
+            );
         }
         self.verdict(profile.default_action(), profile.default_errno_ret(), "/defaultErrnoRet")
     }
@@ -134,11 +143,11 @@ impl<'a> Reader<'a> {
             None if takes_errno => base | libc::EPERM as u32,
             None => base,
             Some(_) if !takes_errno => {
-                self.problem(pointer, format!("{action} takes no errno"));
+                self.problem(Code::E_SECCOMP_ERRNO, pointer, format!("{action} takes no errno"));
                 base
             }
             Some(n) if n > libc::SECCOMP_RET_DATA => {
-                self.problem(pointer, format!("{n} is larger than 65535"));
+                self.problem(Code::E_SECCOMP_ERRNO, pointer, format!("{n} is larger than 65535"));
                 base
             }
             // The kernel gives 4095 for anything above it (MAX_ERRNO).
@@ -168,19 +177,27 @@ impl<'a> Reader<'a> {
 
     fn names(&mut self, i: usize, call: &'a LinuxSyscall) -> Vec<&'static Row> {
         if call.names().is_empty() {
-            self.problem(format!("/syscalls/{i}/names"), "the list of names is empty");
+            self.problem(
+                Code::E_SECCOMP_RULE,
+                format!("/syscalls/{i}/names"),
+                "the list of names is empty",
+            );
         }
         let mut rows = Vec::with_capacity(call.names().len());
         for (j, name) in call.names().iter().enumerate() {
             let pointer = || format!("/syscalls/{i}/names/{j}");
             if name.is_empty() {
-                self.problem(pointer(), "a syscall name is empty");
+                self.problem(Code::E_SECCOMP_RULE, pointer(), "a syscall name is empty");
             }
             // Once the filter is loaded, a trapped call of init sleeps until the
             // agent answers, and the agent gets the listener only after init has
             // told the parent about it: with a trapped write neither ever moves.
             if name == "write" && call.action() == Action::ScmpActNotify {
-                self.problem(pointer(), "SCMP_ACT_NOTIFY cannot be used for write");
+                self.problem(
+                    Code::E_SECCOMP_NOTIFY,
+                    pointer(),
+                    "SCMP_ACT_NOTIFY cannot be used for write",
+                );
             }
             match tables::find(name) {
                 Some(row) => rows.push(row),
@@ -204,6 +221,7 @@ impl<'a> Reader<'a> {
                     conditions.push(condition(arg));
                 }
                 None => self.problem(
+                    Code::E_SECCOMP_RULE,
                     format!("/syscalls/{i}/args/{j}/index"),
                     format!("{} is larger than 5, the last argument", arg.index()),
                 ),
@@ -218,12 +236,16 @@ impl<'a> Reader<'a> {
         let path = profile.listener_path().as_ref().is_some_and(|p| !p.as_os_str().is_empty());
         let metadata = profile.listener_metadata().as_ref().is_some_and(|m| !m.is_empty());
         if metadata && !path {
-            self.problem("/listenerMetadata", "set without listenerPath");
+            self.problem(Code::E_SECCOMP_NOTIFY, "/listenerMetadata", "set without listenerPath");
         }
         let syscalls = profile.syscalls().as_deref().unwrap_or_default();
         if !path && syscalls.iter().any(|call| call.action() == Action::ScmpActNotify) {
             // Nobody would answer, and every such call would sleep for ever.
-            self.problem("/listenerPath", "needed because a rule uses SCMP_ACT_NOTIFY");
+            self.problem(
+                Code::E_SECCOMP_NOTIFY,
+                "/listenerPath",
+                "needed because a rule uses SCMP_ACT_NOTIFY",
+            );
         }
     }
 }

@@ -8,7 +8,7 @@ use super::protocol::{self, Message};
 use super::{Created, end_child, pid_file, render, schedule, send_fd, set_oom_score_adj};
 use crate::cgroup::{Group, SubCgroup};
 use crate::container::Container;
-use crate::error::{Error, NOT_RUNNING, Result};
+use crate::error::{Code, Error, NOT_RUNNING, Result};
 use crate::init::{self, Child, Join, Work};
 use crate::plan::exec::ExecPlan;
 use crate::plan::namespaces::{KINDS, Kind};
@@ -34,8 +34,9 @@ pub struct Request {
 
 /// Runs the planned process in the container; returns once it is the program.
 pub fn exec(container: &Container, plan: &ExecPlan, request: &Request) -> Result<Created> {
-    let init =
-        container.init()?.ok_or_else(|| Error::text("cannot exec in a stopped container"))?;
+    let init = container
+        .init()?
+        .ok_or_else(|| Error::text(Code::E_STATUS, "cannot exec in a stopped container"))?;
     let pid = container.pid();
     let mask = foreign_namespaces(pid)?;
     let root = if container.state.chroot { Some(root_of(pid)?) } else { None };
@@ -81,7 +82,7 @@ fn foreign_namespaces(pid: i32) -> Result<i32> {
             // A kernel without this kind has one for all.
             Err(error) if error.errno == libc::ENOENT && kind == Kind::Time => continue,
             Err(error) if matches!(error.errno, libc::ENOENT | libc::ESRCH) => {
-                return Err(Error::text(NOT_RUNNING));
+                return Err(Error::text(Code::E_NOT_RUNNING, NOT_RUNNING));
             }
             Err(error) => return Err(error.into()),
         };
@@ -105,7 +106,8 @@ fn place(container: &Container, request: &Request) -> Result<Option<Group>> {
     if request.sub_cgroups.is_empty() {
         return Ok(group);
     }
-    let group = group.ok_or_else(|| Error::text("--cgroup: the container has no cgroup"))?;
+    let group = group
+        .ok_or_else(|| Error::text(Code::E_OPTION, "--cgroup: the container has no cgroup"))?;
     group.below(&request.sub_cgroups).map(Some)
 }
 
@@ -146,7 +148,7 @@ fn clone(
     let cloned = match cloned {
         // The pid namespace's init has died.
         Err(error) if error.errno == libc::ENOMEM && in_pid_namespace => {
-            return Err(Error::text(NOT_RUNNING));
+            return Err(Error::text(Code::E_NOT_RUNNING, NOT_RUNNING));
         }
         result => result?,
     };
@@ -176,7 +178,7 @@ fn on_initial_cpus(process: Option<&Process>) -> Result<Option<Vec<u64>>> {
     };
     let home = sys::sched::sched_getaffinity(0)?;
     sys::sched::sched_setaffinity(0, mask)
-        .map_err(Error::at("/process/execCPUAffinity/initial"))?;
+        .map_err(Error::at(Code::E_SCHEDULER, "/process/execCPUAffinity/initial"))?;
     Ok(Some(home))
 }
 
@@ -194,9 +196,9 @@ fn attend(
     loop {
         match protocol::receive(socket.as_fd())? {
             Message::Console(master) => terminal = Some(master),
-            Message::Failed(failure) => return Err(Error::Text(render(&plan.steps, &failure))),
+            Message::Failed(failure) => return Err(render(&plan.steps, &failure)),
             Message::End => break,
-            _ => return Err(Error::text("the child spoke out of turn")),
+            _ => return Err(Error::text(Code::E_INTERNAL, "the child spoke out of turn")),
         }
     }
     if let (Some(path), Some(master)) = (&request.console_socket, &terminal) {

@@ -21,7 +21,7 @@ use serde_json::Value;
 use crate::cgroup::Group;
 
 use crate::container::{self, Status};
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::host::Host;
 use crate::init::{self, Child, Work};
 use crate::plan::Plan;
@@ -123,9 +123,12 @@ impl<'a> Making<'a> {
         let name = sys::cstr("mkdir", &plan.id)?;
         match sys::fs::mkdirat(root.as_fd(), &name, 0o700) {
             Err(error) if error.errno == libc::EEXIST => {
-                return Err(Error::text("container with given ID already exists"));
+                return Err(Error::text(
+                    Code::E_ID_IN_USE,
+                    "container with given ID already exists",
+                ));
             }
-            result => result.map_err(Error::at("state directory"))?,
+            result => result.map_err(Error::at(Code::E_STATE_ROOT, "state directory"))?,
         }
         let reserved = Self::record(plan, host, request, &root);
         match reserved {
@@ -184,7 +187,8 @@ impl<'a> Making<'a> {
         self.keep_files(plan, request)?;
         let gate = self.fifo(c"gate")?;
         let error = self.fifo(c"error")?;
-        let group = Group::create(&plan.cgroup, &host.cgroups)?;
+        let group = Group::create(&plan.cgroup, &host.cgroups)
+            .map_err(|error| error.or_code(Code::E_CGROUP))?;
         self.state.cgroup = group.record();
         self.placed = true;
         let mounts = init::cgroup_mounts(&self.state.cgroup, plan)?;
@@ -265,7 +269,8 @@ impl<'a> Making<'a> {
         // The child's current directory, in its own mount namespace, is where the rootfs goes.
         sys::fs::fchdir(prepared.rootfs.as_fd())?;
         let borrow = Borrow::enter(&joined)?;
-        let cloned = clone_into(clone_flags(plan), group)?;
+        let cloned = clone_into(clone_flags(plan), group)
+            .map_err(|error| error.or_code(Code::E_NAMESPACE))?;
         let Some(cloned) = cloned else {
             std::mem::forget(borrow);
             // Its copy of the parent's end would keep it from ever seeing that the parent has died.
@@ -308,11 +313,11 @@ impl<'a> Making<'a> {
                 }
                 Message::Failed(failure) => {
                     self.hooked |= !plan.hooks.create_container.is_empty();
-                    return Err(Error::Text(render(&plan.steps, &failure)));
+                    return Err(render(&plan.steps, &failure));
                 }
                 Message::End => return Err(self.died()?),
                 Message::Go | Message::HooksDone => {
-                    return Err(Error::text("the child spoke out of turn"));
+                    return Err(Error::text(Code::E_INTERNAL, "the child spoke out of turn"));
                 }
             }
         }
@@ -321,16 +326,18 @@ impl<'a> Making<'a> {
     /// The child is gone without a word.
     fn died(&mut self) -> Result<Error> {
         let Some(child) = self.child.take() else {
-            return Ok(Error::text("container init is gone"));
+            return Ok(Error::text(Code::E_INIT_DIED, "container init is gone"));
         };
         let exit = sys::process::wait(child.pidfd.as_fd(), true)?;
         let oom = Group::open(&self.state.cgroup)?.and_then(|group| group.oom_kills()).unwrap_or(0);
         Ok(match exit {
             Some(Exit::Signal(libc::SIGKILL)) if oom > 0 => {
-                Error::text("container init was OOM-killed (memory limit too low?)")
+                Error::text(Code::E_OOM, "container init was OOM-killed (memory limit too low?)")
             }
-            Some(exit) => Error::text(format!("container init ended early: {exit}")),
-            None => Error::text("container init ended early"),
+            Some(exit) => {
+                Error::text(Code::E_INIT_DIED, format!("container init ended early: {exit}"))
+            }
+            None => Error::text(Code::E_INIT_DIED, "container init ended early"),
         })
     }
 
@@ -341,10 +348,14 @@ impl<'a> Making<'a> {
             schedule(self.pid(), process)?;
         }
         if let (Some(socket), Some(terminal)) = (&request.console_socket, &self.terminal) {
-            crate::console::send(socket, terminal)?;
+            crate::console::send(socket, terminal)
+                .map_err(|error| error.or_code(Code::E_CONSOLE_SOCKET))?;
             self.terminal = None;
         }
-        let child = self.child.as_ref().ok_or_else(|| Error::text("container init is gone"))?;
+        let child = self
+            .child
+            .as_ref()
+            .ok_or_else(|| Error::text(Code::E_INIT_DIED, "container init is gone"))?;
         if let Some(socket) = &request.pidfd_socket {
             send_fd(socket, child.pidfd.as_fd(), "pidfd")?;
         }
@@ -354,7 +365,10 @@ impl<'a> Making<'a> {
         if let Some(path) = &request.pid_file {
             pid_file::write(path, child.pid, &self.state.id)?;
         }
-        let child = self.child.take().ok_or_else(|| Error::text("container init is gone"))?;
+        let child = self
+            .child
+            .take()
+            .ok_or_else(|| Error::text(Code::E_INIT_DIED, "container init is gone"))?;
         Ok(Created { pid: child.pid, pidfd: child.pidfd, terminal: self.terminal.take() })
     }
 
@@ -383,7 +397,7 @@ impl<'a> Making<'a> {
 fn also(error: Error, undo: Result<()>) -> Error {
     match undo {
         Ok(()) => error,
-        Err(left) => Error::text(format!("{error}; undoing: {left}")),
+        Err(left) => error.and(format_args!("undoing: {left}")),
     }
 }
 
@@ -425,16 +439,17 @@ fn clone_into(flags: u64, group: &Group) -> Result<Option<sys::process::Child>> 
 
 /// Tells a child's failure with the step it was at.
 #[must_use]
-pub fn render(steps: &[Step], failure: &Failure) -> String {
+pub fn render(steps: &[Step], failure: &Failure) -> Error {
     let text = failure.text.as_str();
     let at = usize::try_from(failure.step).ok().and_then(|index| steps.get(index));
-    match at.map(|step| step.at.to_string()).filter(|at| !at.is_empty()) {
+    let text = match at.map(|step| step.at.to_string()).filter(|at| !at.is_empty()) {
         // Some texts begin with their place: a hook's, and those engines look for.
         Some(at) if !text.starts_with(&at) && !text.starts_with("exec: ") => {
             format!("{at}: {text}")
         }
         _ => text.to_owned(),
-    }
+    };
+    Error::text(failure.code, text)
 }
 
 /// Sets `oom_score_adj` of a child that waits for Go.
@@ -443,7 +458,9 @@ pub fn set_oom_score_adj(pid: i32, process: &Process) -> Result<()> {
     let path = sys::cstr("open", format!("/proc/{pid}/oom_score_adj"))?;
     sys::fs::open(&path, libc::O_WRONLY)
         .and_then(|file| sys::fs::write_all(file.as_fd(), score.to_string().as_bytes()))
-        .map_err(|error| Error::at("/process/oomScoreAdj")(error.about(score)))
+        .map_err(|error| {
+            Error::at(Code::E_OOM_SCORE_ADJ, "/process/oomScoreAdj")(error.about(score))
+        })
 }
 
 /// Scheduling of a child that has done its own work: a `SCHED_DEADLINE` task could not have forked.
@@ -459,10 +476,12 @@ pub fn schedule(pid: i32, process: &Process) -> Result<()> {
             deadline: scheduler.deadline,
             period: scheduler.period,
         };
-        sys::sched::sched_setattr(pid, &attr).map_err(Error::at("/process/scheduler"))?;
+        sys::sched::sched_setattr(pid, &attr)
+            .map_err(Error::at(Code::E_SCHEDULER, "/process/scheduler"))?;
     }
     if let Some(value) = process.io_priority {
-        sys::sched::ioprio_set(pid, value).map_err(Error::at("/process/ioPriority"))?;
+        sys::sched::ioprio_set(pid, value)
+            .map_err(Error::at(Code::E_SCHEDULER, "/process/ioPriority"))?;
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::also;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::state::Pid;
 use crate::sys;
 
@@ -16,16 +16,18 @@ pub fn write(path: &Path, pid: i32, owner: &str) -> Result<()> {
     let (dir, name, temporary) = names(path, owner)?;
     // What a killed attempt has left goes first: the file must be new, and ours.
     match sys::fs::unlinkat(dir.as_fd(), &temporary, 0) {
-        Err(error) if error.errno != libc::ENOENT => return Err(Error::at("--pid-file")(error)),
+        Err(error) if error.errno != libc::ENOENT => {
+            return Err(Error::at(Code::E_PID_FILE, "--pid-file")(error));
+        }
         _ => {}
     }
     let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW;
-    let file =
-        sys::fs::openat(dir.as_fd(), &temporary, flags, 0o644).map_err(Error::at("--pid-file"))?;
+    let file = sys::fs::openat(dir.as_fd(), &temporary, flags, 0o644)
+        .map_err(Error::at(Code::E_PID_FILE, "--pid-file"))?;
     let written = sys::fs::write_all(file.as_fd(), pid.to_string().as_bytes())
         .and_then(|()| sys::fs::renameat(dir.as_fd(), &temporary, &name));
     written.map_err(|error| {
-        let error = Error::at("--pid-file")(error);
+        let error = Error::at(Code::E_PID_FILE, "--pid-file")(error);
         let removed = sys::fs::unlinkat(dir.as_fd(), &temporary, 0);
         also(error, removed.map_err(Into::into))
     })
@@ -34,10 +36,12 @@ pub fn write(path: &Path, pid: i32, owner: &str) -> Result<()> {
 /// A pid file's directory, its name, and the name it has until it is complete.
 fn names(path: &Path, owner: &str) -> Result<(OwnedFd, CString, CString)> {
     let parent = path.parent().unwrap_or(Path::new("/"));
-    let name = path.file_name().ok_or_else(|| Error::text("--pid-file: names no file"))?;
+    let name = path
+        .file_name()
+        .ok_or_else(|| Error::text(Code::E_PID_FILE, "--pid-file: names no file"))?;
     let parent = sys::cstr("open", parent.as_os_str().as_bytes())?;
     let dir = sys::fs::open(&parent, libc::O_RDONLY | libc::O_DIRECTORY)
-        .map_err(Error::at("--pid-file"))?;
+        .map_err(Error::at(Code::E_PID_FILE, "--pid-file"))?;
     // Short whatever the id's length, and the same for the same container and file (FNV-1a).
     let hash = owner
         .bytes()

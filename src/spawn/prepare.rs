@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use crate::error::{At, Error, Result};
+use crate::error::{At, Code, Error, Result};
 use crate::plan::mounts::{Mount, Source};
 use crate::plan::namespaces::{Joined, Kind, Namespaces};
 use crate::plan::{Plan, Switch};
@@ -37,7 +37,7 @@ pub fn prepare(plan: &Plan) -> Result<Prepared> {
         Switch::Chroot => None,
         _ => Some(
             clone_tree(rootfs.as_fd(), c"", true, plan.propagation)
-                .map_err(Error::at("/root/path"))?,
+                .map_err(Error::at(Code::E_ROOTFS, "/root/path"))?,
         ),
     };
     let sources = plan
@@ -52,9 +52,10 @@ pub fn prepare(plan: &Plan) -> Result<Prepared> {
 /// The rootfs directory; a link as its last component is refused, for it could be changed.
 fn open_rootfs(path: &Path) -> Result<OwnedFd> {
     let at = At::of("/root/path");
-    let name = sys::cstr("open", path.as_os_str().as_bytes()).map_err(Error::at(at))?;
+    let name =
+        sys::cstr("open", path.as_os_str().as_bytes()).map_err(Error::at(Code::E_ROOTFS, at))?;
     let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW;
-    sys::fs::open(&name, flags).map_err(Error::at(at))
+    sys::fs::open(&name, flags).map_err(Error::at(Code::E_ROOTFS, at))
 }
 
 /// A detached clone that gives nothing back to the host: private or slave from the start.
@@ -75,9 +76,14 @@ pub fn clone_tree(
 fn source(mount: &Mount, propagation: u64) -> Result<Option<OwnedFd>> {
     let Source::Bind { path, recursive } = &mount.source else { return Ok(None) };
     let at = mount.at.leaf("/source");
-    let name = sys::cstr("open_tree", path.as_os_str().as_bytes()).map_err(Error::at(at))?;
+    let failed = |error: sys::Error| {
+        let missing = error.errno == libc::ENOENT;
+        let code = if missing { Code::E_MOUNT_SOURCE_MISSING } else { Code::E_MOUNT_SOURCE };
+        Error::at(code, at)(error)
+    };
+    let name = sys::cstr("open_tree", path.as_os_str().as_bytes()).map_err(failed)?;
     let tree = clone_tree(sys::fs::CWD, &name, *recursive, own_propagation(mount, propagation))
-        .map_err(Error::at(at))?;
+        .map_err(failed)?;
     if mount.destination == "/proc" {
         only_a_whole_procfs(mount, &tree)?;
     }
@@ -101,16 +107,22 @@ fn only_a_whole_procfs(mount: &Mount, tree: &OwnedFd) -> Result<()> {
     if real {
         return Ok(());
     }
-    Err(Error::text(format!("{}: only a procfs may be mounted on /proc", mount.at.leaf("/source"))))
+    Err(Error::text(
+        Code::E_MOUNT_ON_PROC,
+        format!("{}: only a procfs may be mounted on /proc", mount.at.leaf("/source")),
+    ))
 }
 
 /// The host's /dev/null, verified: the container's own may be anything (CVE-2025-31133).
 fn null_device(propagation: u64) -> Result<OwnedFd> {
     let null = clone_tree(sys::fs::CWD, c"/dev/null", false, propagation)
-        .map_err(Error::at("/linux/maskedPaths"))?;
+        .map_err(Error::at(Code::E_MASKED_PATH, "/linux/maskedPaths"))?;
     let stat = sys::fs::fstat(null.as_fd())?;
     if stat.st_mode & libc::S_IFMT != libc::S_IFCHR || stat.st_rdev != libc::makedev(1, 3) {
-        return Err(Error::text("/linux/maskedPaths: the host's /dev/null is not the null device"));
+        return Err(Error::text(
+            Code::E_MASKED_PATH,
+            "/linux/maskedPaths: the host's /dev/null is not the null device",
+        ));
     }
     Ok(null)
 }
@@ -122,19 +134,22 @@ fn join_files(namespaces: &Namespaces) -> Result<Vec<OwnedFd>> {
 /// Opens a namespace file and checks its kind.
 fn join_file(joined: &Joined) -> Result<OwnedFd> {
     let at = joined.at.leaf("/path");
-    let name = sys::cstr("open", joined.path.as_os_str().as_bytes()).map_err(Error::at(at))?;
+    let name = sys::cstr("open", joined.path.as_os_str().as_bytes())
+        .map_err(Error::at(Code::E_NAMESPACE_PATH, at))?;
     // O_NONBLOCK: the path may be a FIFO.
-    let file = sys::fs::open(&name, libc::O_RDONLY | libc::O_NONBLOCK).map_err(Error::at(at))?;
+    let file = sys::fs::open(&name, libc::O_RDONLY | libc::O_NONBLOCK)
+        .map_err(Error::at(Code::E_NAMESPACE_PATH, at))?;
     let show = joined.path.display().to_string();
     match sys::process::namespace_kind(file.as_fd()) {
         Ok(kind) if kind == joined.kind.flag() => Ok(file),
-        Ok(_) => {
-            Err(Error::text(format!("{at}: {show} is not a {} namespace", joined.kind.name())))
-        }
+        Ok(_) => Err(Error::text(
+            Code::E_NAMESPACE_PATH,
+            format!("{at}: {show} is not a {} namespace", joined.kind.name()),
+        )),
         Err(error) if error.errno == libc::ENOTTY => {
-            Err(Error::text(format!("{at}: {show} is not a namespace")))
+            Err(Error::text(Code::E_NAMESPACE_PATH, format!("{at}: {show} is not a namespace")))
         }
-        Err(error) => Err(Error::at(at)(error)),
+        Err(error) => Err(Error::at(Code::E_NAMESPACE_PATH, at)(error)),
     }
 }
 
@@ -143,20 +158,26 @@ fn foreign_only(plan: &Plan, files: &[OwnedFd]) -> Result<()> {
     for (joined, file) in plan.namespaces.joined.iter().zip(files) {
         let named = plan.hostname.is_some() || plan.domainname.is_some();
         if joined.kind == Kind::Uts && named && is_ours(joined.kind, file.as_fd())? {
-            return Err(Error::text(format!(
-                "{}: the joined uts namespace is the host's, whose name would change",
-                joined.at.leaf("/path")
-            )));
+            return Err(Error::text(
+                Code::E_NAMESPACE_HOST,
+                format!(
+                    "{}: the joined uts namespace is the host's, whose name would change",
+                    joined.at.leaf("/path")
+                ),
+            ));
         }
         let Some(sysctl) = plan.sysctls.iter().find(|sysctl| sysctl.kind == joined.kind) else {
             continue;
         };
         if is_ours(joined.kind, file.as_fd())? {
-            return Err(Error::text(format!(
-                "/linux/sysctl/{}: the joined {} namespace is the host's",
-                sysctl.name.escape_debug(),
-                joined.kind.name()
-            )));
+            return Err(Error::text(
+                Code::E_NAMESPACE_HOST,
+                format!(
+                    "/linux/sysctl/{}: the joined {} namespace is the host's",
+                    sysctl.name.escape_debug(),
+                    joined.kind.name()
+                ),
+            ));
         }
     }
     Ok(())

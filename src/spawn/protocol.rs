@@ -9,7 +9,7 @@
 //! | child | `AtHooks` | if prestart or createRuntime hooks exist | – | `HooksDone` |
 //! | parent | `HooksDone` | after those hooks | – | child goes on |
 //! | child | `Ready` | create only | – | child waits at the gate, parent commits |
-//! | child | `Failed` | any time | step, errno, text | child ends |
+//! | child | `Failed` | any time | step, errno, code, text | child ends |
 //! | either | end of file | the peer died, or (exec) execve succeeded | – | – |
 //!
 //! The common create has two messages, the common exec one. What the child says may be forged once
@@ -18,6 +18,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use crate::error::Code;
 use crate::sys::{self, Error, Result};
 
 /// Longest payload in bytes: a hook's last 4 KiB and the sentence around it.
@@ -44,6 +45,8 @@ pub struct Failure {
     pub step: u32,
     /// The errno of the call, 0 where it was no call.
     pub errno: i32,
+    /// Its stable name.
+    pub code: Code,
     /// The call and its argument, or the whole story.
     pub text: String,
 }
@@ -69,10 +72,16 @@ impl Failure {
     /// The message in bytes; text beyond the limit is cut at its beginning, for the end tells the cause.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
+        // The name and no number: start may be of another version than create.
+        let code = self.code.name().as_bytes();
         let text = self.text.as_bytes();
-        let text = text.get(text.len().saturating_sub(PAYLOAD_MAX)..).unwrap_or_default();
-        let mut bytes = header(FAILED, self.step, self.errno, text.len()).to_vec();
-        bytes.extend_from_slice(text);
+        let most = PAYLOAD_MAX - code.len() - 1;
+        let text = text.get(text.len().saturating_sub(most)..).unwrap_or_default();
+        let length = code.len() + 1 + text.len();
+        let mut bytes = header(FAILED, self.step, self.errno, length).to_vec();
+        for part in [code, b" ", text] {
+            bytes.extend_from_slice(part);
+        }
         bytes
     }
 
@@ -87,10 +96,13 @@ impl Failure {
         if word(0)? != FAILED || length > PAYLOAD_MAX || length != payload.len() {
             return None;
         }
+        let text = String::from_utf8_lossy(payload);
+        let (code, text) = text.split_once(' ')?;
         Some(Self {
             step: word(1)?,
             errno: word(2)?.cast_signed(),
-            text: String::from_utf8_lossy(payload).into_owned(),
+            code: Code::from_name(code).unwrap_or(Code::E_SYSTEM),
+            text: text.to_owned(),
         })
     }
 }
@@ -159,7 +171,8 @@ mod tests {
     #[test]
     fn messages_survive_the_socket() -> Result<()> {
         let (ours, theirs) = sys::socket::seqpacket_pair()?;
-        let failure = Failure { step: 7, errno: libc::EPERM, text: "mount".into() };
+        let failure =
+            Failure { step: 7, errno: libc::EPERM, code: Code::E_MOUNT, text: "mount".into() };
         for message in [Message::Go, Message::AtHooks, Message::HooksDone, Message::Ready] {
             send(ours.as_fd(), &message)?;
             let got = receive(theirs.as_fd())?;
@@ -186,7 +199,7 @@ mod tests {
     #[test]
     fn a_long_failure_keeps_its_end() {
         let text = format!("{}the cause", "x".repeat(PAYLOAD_MAX));
-        let failure = Failure { step: 1, errno: 0, text };
+        let failure = Failure { step: 1, errno: 0, code: Code::E_HOOK, text };
         let back = Failure::decode(&failure.encode());
         assert!(back.is_some_and(|back| back.text.ends_with("the cause")));
     }

@@ -4,7 +4,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::sys;
 use crate::sys::exec::CStrings;
 
@@ -24,8 +24,8 @@ const OVERLAYFS_SUPER_MAGIC: i64 = 0x794c_7630;
 /// the same arguments, environment and descriptors.
 pub fn ensure() -> Result<()> {
     refuse_set_id()?;
-    let exe =
-        sys::fs::open(c"/proc/self/exe", libc::O_RDONLY).map_err(Error::at("own executable"))?;
+    let exe = sys::fs::open(c"/proc/self/exe", libc::O_RDONLY)
+        .map_err(Error::at(Code::E_SEAL, "own executable"))?;
     if is_sealed(exe.as_fd())? {
         return Ok(());
     }
@@ -34,6 +34,7 @@ pub fn ensure() -> Result<()> {
         || sys::cred::file_capabilities(exe.as_fd())? > 0
     {
         return Err(Error::text(
+            Code::E_SEAL,
             "refusing to run: the executable is set-id or has file capabilities",
         ));
     }
@@ -41,13 +42,17 @@ pub fn ensure() -> Result<()> {
     let sealed = match memfd_copy(exe.as_fd(), size) {
         // vm.memfd_noexec=2 forbids executable memfds.
         Err(error) if error.errno == libc::EACCES => overlay_copy()?,
-        result => result.map_err(Error::at("sealing the own executable"))?,
+        result => result.map_err(Error::at(Code::E_SEAL, "sealing the own executable"))?,
     };
     let argv = CStrings::new(c_strings(std::env::args_os().map(OsStringExt::into_vec))?);
     let env =
         std::env::vars_os().map(|(name, value)| [name.as_bytes(), b"=", value.as_bytes()].concat());
     let envp = CStrings::new(c_strings(env)?);
-    Err(Error::at("own executable")(sys::exec::execve_fd(sealed.as_fd(), &argv, &envp)))
+    Err(Error::at(Code::E_SEAL, "own executable")(sys::exec::execve_fd(
+        sealed.as_fd(),
+        &argv,
+        &envp,
+    )))
 }
 
 /// A runtime that took more rights than its caller has would lend them out (decided: never set-id).
@@ -55,7 +60,10 @@ pub fn refuse_set_id() -> Result<()> {
     let uids = sys::cred::getresuid()?;
     let gids = sys::cred::getresgid()?;
     if uids != [uids[0]; 3] || gids != [gids[0]; 3] {
-        return Err(Error::text("refusing to run set-id: real and effective ids differ"));
+        return Err(Error::text(
+            Code::E_SET_ID,
+            "refusing to run set-id: real and effective ids differ",
+        ));
     }
     Ok(())
 }
@@ -96,14 +104,17 @@ fn memfd_copy(exe: BorrowedFd<'_>, size: usize) -> sys::Result<OwnedFd> {
 /// The executable in a read-only overlay that is mounted nowhere.
 fn overlay_copy() -> Result<OwnedFd> {
     let path = std::fs::read_link("/proc/self/exe")
-        .map_err(|error| Error::text(format!("own executable: {error}")))?;
+        .map_err(|error| Error::text(Code::E_SEAL, format!("own executable: {error}")))?;
     let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
-        return Err(Error::text("own executable: has no directory"));
+        return Err(Error::text(Code::E_SEAL, "own executable: has no directory"));
     };
     let refused = |error: sys::Error| {
-        Error::text(format!(
-            "cannot seal the own executable: vm.memfd_noexec=2 forbids a memfd, and {error}"
-        ))
+        Error::text(
+            Code::E_SEAL,
+            format!(
+                "cannot seal the own executable: vm.memfd_noexec=2 forbids a memfd, and {error}"
+            ),
+        )
     };
     let context = sys::mount::fsopen(c"overlay").map_err(refused)?;
     // Overlay wants two lower directories where there is no upper one; the root's own /proc is always

@@ -5,7 +5,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::Command;
 
-use crate::error::{At, Error, Result};
+use crate::error::{At, Code, Error, Result};
 use crate::host::Host;
 use crate::plan::ids::{self, IdMappings, IdRange};
 use crate::sys;
@@ -60,11 +60,12 @@ pub fn write_maps(pid: i32, maps: &IdMappings, host: &Host) -> Result<()> {
     };
     if gids.is_direct() && !gids.privileged {
         // Else a process could drop a group that keeps it from a file (CVE-2014-8989).
-        write(pid, "setgroups", "deny").map_err(Error::at(gids.at))?;
+        write(pid, "setgroups", "deny").map_err(Error::at(Code::E_ID_MAPPING, gids.at))?;
     }
     for map in [uids, gids] {
         if map.is_direct() {
-            write(pid, map.file, &ids::text(map.ranges)).map_err(Error::at(map.at))?;
+            write(pid, map.file, &ids::text(map.ranges))
+                .map_err(Error::at(Code::E_ID_MAPPING, map.at))?;
         } else {
             by_program(pid, &map)?;
         }
@@ -92,13 +93,16 @@ fn by_program(pid: i32, map: &Map<'_>) -> Result<()> {
         command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
     }
     let output = command.output().map_err(|error| {
-        Error::text(format!("{at}: ids that are not the caller's need {tool}, and {tool}: {error}"))
+        Error::text(
+            Code::E_ID_MAPPING,
+            format!("{at}: ids that are not the caller's need {tool}, and {tool}: {error}"),
+        )
     })?;
     if output.status.success() {
         return Ok(());
     }
     let said = String::from_utf8_lossy(&output.stderr);
-    Err(Error::text(format!("{at}: {tool}: {}", sys::visible(said.trim()))))
+    Err(Error::text(Code::E_ID_MAPPING, format!("{at}: {tool}: {}", sys::visible(said.trim()))))
 }
 
 /// A child that only waits, for as long as this lives.
@@ -126,7 +130,10 @@ impl Waiting {
         match sys::socket::receive(self.socket.as_fd(), &mut errno)? {
             (4, _) if errno == [0; 4] => Ok(()),
             (4, _) => Err(sys::Error::new("setns", "", i32::from_ne_bytes(errno)).into()),
-            _ => Err(Error::text("the child that was to enter the namespace is gone")),
+            _ => Err(Error::text(
+                Code::E_INTERNAL,
+                "the child that was to enter the namespace is gone",
+            )),
         }
     }
 }
@@ -188,5 +195,5 @@ fn read_map(pid: i32, name: &str) -> Result<Vec<IdRange>> {
     let file = sys::fs::open(&sys::cstr("open", &path)?, libc::O_RDONLY)?;
     let bytes = sys::fs::read_to_end(file.as_fd(), MAP_MAX)?;
     ids::parse(&String::from_utf8_lossy(&bytes))
-        .ok_or_else(|| Error::text(format!("{path}: is not a map of ids")))
+        .ok_or_else(|| Error::text(Code::E_ID_MAPPING, format!("{path}: is not a map of ids")))
 }

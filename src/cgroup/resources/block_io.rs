@@ -5,6 +5,7 @@ use oci_spec::runtime::{LinuxBlockIo, LinuxThrottleDevice, LinuxWeightDevice};
 use super::super::layout::Side;
 use super::super::plan::Write;
 use super::Planner;
+use crate::error::Code;
 
 const AT: &str = "/linux/resources/blockIO";
 
@@ -72,7 +73,11 @@ impl Planner<'_> {
     /// scale of 1 to 10000 the config's 10 to 1000 is stretched to.
     fn weight(&mut self, side: Side, device: Option<&str>, weight: u16, at: &str) {
         if !(10..=1000).contains(&weight) {
-            self.findings.problem(at, format!("{weight} is not from 10 to 1000"));
+            self.findings.problem(
+                Code::E_CGROUP_VALUE,
+                at,
+                format!("{weight} is not from 10 to 1000"),
+            );
             return;
         }
         let stretched = 1 + (u32::from(weight) - 10) * 9999 / 990;

@@ -5,6 +5,7 @@ use oci_spec::runtime::LinuxCpu;
 use super::super::layout::Side;
 use super::super::plan::Write;
 use super::Planner;
+use crate::error::Code;
 
 const AT: &str = "/linux/resources/cpu";
 const SHARES: &str = "/linux/resources/cpu/shares";
@@ -53,11 +54,15 @@ impl Planner<'_> {
         }
         if let (Some(burst), Some(quota @ 1..)) = (burst, quota) {
             if i128::from(burst) > i128::from(quota) {
-                self.findings.problem(BURST, format!("{burst} is more than the quota, {quota}"));
+                self.findings.problem(
+                    Code::E_CGROUP_VALUE,
+                    BURST,
+                    format!("{burst} is more than the quota, {quota}"),
+                );
             }
         }
         if let Some(idle) = idle.filter(|value| !matches!(value, 0 | 1)) {
-            self.findings.problem(IDLE, format!("{idle} is neither 0 nor 1"));
+            self.findings.problem(Code::E_CGROUP_VALUE, IDLE, format!("{idle} is neither 0 nor 1"));
         }
         let Some(side) = self.side("cpu", AT) else { return };
         for ((value, at), file) in
@@ -121,7 +126,11 @@ impl Planner<'_> {
             if let Some(bad) =
                 value.chars().find(|one| !one.is_ascii_digit() && !",- ".contains(*one))
             {
-                self.findings.problem(at, format!("{bad:?} in a list of numbers and ranges"));
+                self.findings.problem(
+                    Code::E_CGROUP_VALUE,
+                    at,
+                    format!("{bad:?} in a list of numbers and ranges"),
+                );
             }
             if self.side("cpuset", at).is_some() {
                 self.put(Write::new("cpuset", file, value, at));

@@ -5,6 +5,7 @@ use oci_spec::runtime::LinuxMemory;
 use super::super::layout::Side;
 use super::super::plan::Write;
 use super::{Planner, or_max};
+use crate::error::Code;
 
 const AT: &str = "/linux/resources/memory";
 const LIMIT: &str = "/linux/resources/memory/limit";
@@ -20,10 +21,18 @@ impl Planner<'_> {
     pub(super) fn memory(&mut self, memory: &LinuxMemory) {
         #[allow(deprecated, reason = "to say that it is not applied")]
         if memory.kernel().is_some_and(|limit| limit != 0) {
-            self.findings.warn(KERNEL, "not applied: no kernel has had it since Linux 5.16");
+            self.findings.warn(
+                Code::W_NOT_APPLIED,
+                KERNEL,
+                "not applied: no kernel has had it since Linux 5.16",
+            );
         }
         if memory.use_hierarchy() == Some(false) {
-            self.findings.warn(HIERARCHY, "not applied: always on since Linux 5.11");
+            self.findings.warn(
+                Code::W_NOT_APPLIED,
+                HIERARCHY,
+                "not applied: always on since Linux 5.11",
+            );
         }
         let limit = self.size(memory.limit(), LIMIT);
         let reservation = self.size(memory.reservation(), RESERVATION);
@@ -44,7 +53,11 @@ impl Planner<'_> {
         }
         if let Some(value) = memory.swappiness() {
             if value > 100 {
-                self.findings.problem(SWAPPINESS, format!("{value} is not from 0 to 100"));
+                self.findings.problem(
+                    Code::E_CGROUP_VALUE,
+                    SWAPPINESS,
+                    format!("{value} is not from 0 to 100"),
+                );
             }
             self.memory_v1_only(side, "memory.swappiness", value, SWAPPINESS);
         }
@@ -61,7 +74,11 @@ impl Planner<'_> {
     fn size(&mut self, value: Option<i64>, at: &str) -> Option<i64> {
         let value = value.filter(|value| *value != 0)?;
         if value < -1 {
-            self.findings.problem(at, format!("{value} is neither a size nor -1"));
+            self.findings.problem(
+                Code::E_CGROUP_VALUE,
+                at,
+                format!("{value} is neither a size nor -1"),
+            );
         }
         Some(value)
     }
@@ -105,12 +122,16 @@ impl Planner<'_> {
     fn check_swap(&mut self, limit: Option<i64>, swap: Option<i64>) {
         match (limit, swap) {
             (None | Some(-1), Some(1..)) => {
-                self.findings.problem(SWAP, "a limit of memory and swap needs a limit of memory");
+                self.findings.problem(
+                    Code::E_CGROUP_VALUE,
+                    SWAP,
+                    "a limit of memory and swap needs a limit of memory",
+                );
             }
             (Some(limit), Some(swap @ 1..)) if swap < limit => {
                 let text =
                     format!("memory and swap together, {swap}, is below the limit of memory");
-                self.findings.problem(SWAP, text);
+                self.findings.problem(Code::E_CGROUP_VALUE, SWAP, text);
             }
             _ => {}
         }

@@ -13,7 +13,7 @@ use oci_spec::runtime::LinuxResources;
 
 use super::layout::{Layout, Side};
 use super::plan::Write;
-use crate::error::Findings;
+use crate::error::{Code, Findings};
 
 #[cfg(test)]
 pub(super) use cpu::weight_of;
@@ -66,7 +66,7 @@ impl Planner<'_> {
         let side = self.layout.side(controller);
         if side.is_none() {
             let text = format!("the {controller} controller is not available on this host");
-            self.findings.problem(at, text);
+            self.findings.problem(Code::E_CGROUP_CONTROLLER, at, text);
         }
         side
     }
@@ -74,7 +74,7 @@ impl Planner<'_> {
     /// Whether a setting only v1 knows can be made.
     fn v1_only(&mut self, side: Side, at: &str) -> bool {
         if side == Side::V2 {
-            self.findings.problem(at, "cgroup v2 has no such setting");
+            self.findings.problem(Code::E_CGROUP_V1_ONLY, at, "cgroup v2 has no such setting");
         }
         side == Side::V1
     }

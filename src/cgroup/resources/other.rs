@@ -7,6 +7,7 @@ use oci_spec::runtime::{LinuxHugepageLimit, LinuxNetwork, LinuxRdma};
 use super::super::layout::Side;
 use super::super::plan::Write;
 use super::{Planner, or_max};
+use crate::error::Code;
 
 /// Files of the v2 core that move, kill or stop processes, or that the runtime itself sets.
 const NO_RESOURCE: [&str; 6] = [
@@ -23,7 +24,11 @@ impl Planner<'_> {
     pub(super) fn pids(&mut self, limit: i64) {
         const AT: &str = "/linux/resources/pids/limit";
         if limit < -1 {
-            self.findings.problem(AT, format!("{limit} is neither a number of processes nor -1"));
+            self.findings.problem(
+                Code::E_CGROUP_VALUE,
+                AT,
+                format!("{limit} is neither a number of processes nor -1"),
+            );
         }
         let Some(side) = self.side("pids", AT) else { return };
         let mut write = Write::new("pids", "pids.max", or_max(limit), AT);
@@ -42,7 +47,7 @@ impl Planner<'_> {
                 !digits.is_empty() && digits.bytes().all(|digit| digit.is_ascii_digit());
             if !is_number || !matches!(unit, "KB" | "MB" | "GB") {
                 let text = format!("{size:?} is no size of pages such as 2MB");
-                self.findings.problem(format!("{at}/pageSize"), text);
+                self.findings.problem(Code::E_CGROUP_VALUE, format!("{at}/pageSize"), text);
                 continue;
             }
             let Some(side) = self.side("hugetlb", &at) else { continue };
@@ -70,7 +75,11 @@ impl Planner<'_> {
         for (index, entry) in network.priorities().iter().flatten().enumerate() {
             let at = format!("/linux/resources/network/priorities/{index}");
             if entry.name().is_empty() || entry.name().contains(char::is_whitespace) {
-                self.findings.problem(format!("{at}/name"), "is no name of an interface");
+                self.findings.problem(
+                    Code::E_CGROUP_VALUE,
+                    format!("{at}/name"),
+                    "is no name of an interface",
+                );
             }
             if self.side("net_prio", &at).is_some() {
                 let value = format!("{} {}", entry.name(), entry.priority());
@@ -83,7 +92,7 @@ impl Planner<'_> {
         for (device, limit) in sorted(rdma) {
             let at = format!("/linux/resources/rdma/{}", escape(device));
             if device.is_empty() || device.contains(char::is_whitespace) {
-                self.findings.problem(&at, "is no name of a device");
+                self.findings.problem(Code::E_CGROUP_VALUE, &at, "is no name of a device");
             }
             let mut value = device.clone();
             for (name, number) in
@@ -104,21 +113,21 @@ impl Planner<'_> {
         for (file, value) in sorted(unified) {
             let at = format!("/linux/resources/unified/{}", escape(file));
             let Some((controller, rest)) = file.split_once('.') else {
-                self.findings.problem(&at, "is no controller.file");
+                self.findings.problem(Code::E_CGROUP_VALUE, &at, "is no controller.file");
                 continue;
             };
             if controller.is_empty() || rest.is_empty() || file.contains(['/', '\0', '\n']) {
-                self.findings.problem(&at, "is no controller.file");
+                self.findings.problem(Code::E_CGROUP_VALUE, &at, "is no controller.file");
                 continue;
             }
             if NO_RESOURCE.contains(&file.as_str()) {
-                self.findings.problem(&at, "is no resource");
+                self.findings.problem(Code::E_CGROUP_VALUE, &at, "is no resource");
                 continue;
             }
             let core = controller == "cgroup" && self.layout.v2.is_some();
             if !core && self.layout.side(controller) != Some(Side::V2) {
                 let text = format!("cgroup v2 has no {controller} controller on this host");
-                self.findings.problem(&at, text);
+                self.findings.problem(Code::E_CGROUP_CONTROLLER, &at, text);
                 continue;
             }
             self.planned.writes.retain(|write| {
