@@ -34,6 +34,7 @@
 #[macro_use]
 mod support;
 
+mod apparmor;
 mod cgroup;
 mod console;
 mod contract_args;
@@ -67,8 +68,10 @@ mod rootfs;
 mod run;
 mod seccomp;
 mod security;
+mod security_bounds;
 mod security_host;
 mod security_races;
+mod selinux;
 mod servers;
 mod start;
 mod state;

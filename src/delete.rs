@@ -76,10 +76,11 @@ pub fn remove(root: &Path, container: &Container) -> Result<Vec<Finding>> {
     Ok(warnings)
 }
 
-/// A frozen v1 cgroup does not let its processes die.
+/// A frozen v1 cgroup does not let its processes die, nor does one that a killed command has left half
+/// frozen (`FREEZING`).
 fn thaw(container: &Container) -> Result<()> {
     match Group::open_freezer(&container.state.cgroup)? {
-        Some(group) if group.frozen()? => group.freeze(false, UNDO_DEADLINE),
+        Some(group) if group.is_stopped()? => group.freeze(false, UNDO_DEADLINE),
         _ => Ok(()),
     }
 }

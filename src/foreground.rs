@@ -70,7 +70,7 @@ impl Foreground {
             let mut fds =
                 vec![(self.signals.as_fd(), libc::POLLIN), (process.pidfd.as_fd(), libc::POLLIN)];
             if let Some(relay) = &relay {
-                fds.extend(relay.interests());
+                fds.extend(relay.interests()?);
             }
             let events = match sys::fs::poll(&fds, -1) {
                 Err(error) if error.errno == libc::EINTR => continue,
@@ -123,13 +123,21 @@ fn resize(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
 struct Relay<'a> {
     master: BorrowedFd<'a>,
     stdin: Option<BorrowedFd<'a>>,
+    stdout: Option<BorrowedFd<'a>>,
     /// Read from stdin, not yet taken by the pty.
     pending: Vec<u8>,
     open: bool,
 }
 
-/// Size of one copy, in bytes: the relay's memory stays bounded whatever either side does.
-const CHUNK: usize = 8192;
+/// Size of one copy, in bytes: the relay's memory stays bounded whatever either side does. A pipe that
+/// is ready takes as much without blocking (`PIPE_BUF`).
+const CHUNK: usize = 4096;
+
+/// Whether a descriptor is ready now, or has nobody on its other side any more.
+fn is_ready(fd: BorrowedFd<'_>, events: i16) -> Result<bool> {
+    let found = sys::fs::poll(&[(fd, events)], 0)?;
+    Ok(found.first().is_some_and(|found| *found != 0))
+}
 
 impl<'a> Relay<'a> {
     fn new(master: &'a OwnedFd) -> Result<Self> {
@@ -137,28 +145,38 @@ impl<'a> Relay<'a> {
         Ok(Self {
             master: master.as_fd(),
             stdin: sys::fs::inherited(0),
+            stdout: sys::fs::inherited(1),
             pending: Vec::new(),
             open: true,
         })
     }
 
-    fn interests(&self) -> Vec<(BorrowedFd<'a>, i16)> {
-        let mut fds = Vec::with_capacity(2);
+    /// What to wait for. Output is read only when stdout takes it: were its write to block, no signal
+    /// would get through, and the process' end would not be seen.
+    fn interests(&self) -> Result<Vec<(BorrowedFd<'a>, i16)>> {
+        let mut fds = Vec::with_capacity(3);
         if self.open {
             let writing = if self.pending.is_empty() { 0 } else { libc::POLLOUT };
-            fds.push((self.master, libc::POLLIN | writing));
+            match self.stdout {
+                Some(stdout) if !is_ready(stdout, libc::POLLOUT)? => {
+                    fds.push((stdout, libc::POLLOUT));
+                    if writing != 0 {
+                        fds.push((self.master, writing));
+                    }
+                }
+                _ => fds.push((self.master, libc::POLLIN | writing)),
+            }
         }
         if let (true, Some(stdin)) = (self.pending.is_empty(), self.stdin) {
             fds.push((stdin, libc::POLLIN));
         }
-        fds
+        Ok(fds)
     }
 
     /// Copies what is there, in both directions, without blocking on the pty.
     fn copy(&mut self) -> Result<()> {
         if let (true, Some(stdin)) = (self.pending.is_empty(), self.stdin) {
-            let ready = sys::fs::poll(&[(stdin, libc::POLLIN)], 0)?;
-            if ready.first().is_some_and(|events| *events != 0) {
+            if is_ready(stdin, libc::POLLIN)? {
                 let mut chunk = [0u8; CHUNK];
                 match sys::fs::read(stdin, &mut chunk) {
                     // End of input: the terminal's end-of-file character, and no more reading.
@@ -182,7 +200,10 @@ impl<'a> Relay<'a> {
                 Err(error) => return Err(error.into()),
             }
         }
-        self.output().map(|_| ())
+        match self.stdout {
+            Some(stdout) if !is_ready(stdout, libc::POLLOUT)? => Ok(()),
+            _ => self.output().map(|_| ()),
+        }
     }
 
     /// One chunk of output; false when there is none now.
@@ -194,7 +215,7 @@ impl<'a> Relay<'a> {
         match sys::fs::read(self.master, &mut chunk) {
             Ok(0) => self.open = false,
             Ok(count) => {
-                if let Some(stdout) = sys::fs::inherited(1) {
+                if let Some(stdout) = self.stdout {
                     sys::fs::write_all(stdout, chunk.get(..count).unwrap_or_default())?;
                 }
                 return Ok(true);

@@ -92,6 +92,18 @@ pub fn systemd() -> Need {
     Need::new("systemd", Path::new("/run/systemd/system").is_dir())
 }
 
+/// AppArmor in force, and the program that loads profiles.
+pub fn apparmor() -> Need {
+    let enabled = std::fs::read_to_string("/sys/module/apparmor/parameters/enabled");
+    let met = enabled.is_ok_and(|text| text.starts_with('Y'));
+    Need::new("AppArmor", met && host::find_program("apparmor_parser").is_some())
+}
+
+/// SELinux with a policy, in whatever mode.
+pub fn selinux() -> Need {
+    Need::new("SELinux", Path::new("/sys/fs/selinux/enforce").exists())
+}
+
 /// A program on PATH or in one of the system's directories.
 pub fn program(name: &str) -> Need {
     Need::new(format!("the program {name}"), host::find_program(name).is_some())

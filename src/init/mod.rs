@@ -10,6 +10,7 @@ pub mod copyup;
 pub mod device;
 pub mod gate;
 pub mod identity;
+pub mod label;
 pub mod mount;
 pub mod proc;
 pub mod program;
@@ -209,7 +210,7 @@ impl<'a> Child<'a> {
             Do::RootReadonly => rootfs::readonly(self),
             Do::ReadonlyPath(index) => rootfs::readonly_path(self, index),
             Do::MaskedPath(index) => rootfs::masked_path(self, index),
-            Do::Label => proc::label(self),
+            Do::Label => label::at_execve(self),
             Do::Stdio => console::stdio(self),
             Do::Home => program::home(self),
             Do::Rlimit(index) => identity::rlimit(self, index),
@@ -313,13 +314,21 @@ impl<'a> Child<'a> {
         Ok(())
     }
 
-    fn keyring(&self) -> Result<()> {
+    fn keyring(&mut self) -> Result<()> {
         let name = sys::cstr("keyctl", format!("_ses.{}", self.id))?;
+        let context = self.process.and_then(|process| process.selinux.as_deref());
+        if context.is_some() {
+            label::of_keyring(self, context)?;
+        }
         match sys::cred::join_session_keyring(&name) {
             // A kernel without keys has none to protect.
-            Err(error) if error.errno == libc::ENOSYS => Ok(()),
-            result => Ok(result?),
+            Err(error) if error.errno == libc::ENOSYS => {}
+            result => result?,
         }
+        if context.is_some() {
+            label::of_keyring(self, None)?;
+        }
+        Ok(())
     }
 
     fn hostname(&self) -> Result<()> {

@@ -187,9 +187,18 @@ fn configure(context: BorrowedFd<'_>, fstype: &str, entry: &str) -> Result<()> {
     Ok(sys::mount::fsconfig_string(context, &key, &value)?)
 }
 
+/// Gives a filesystem that no entry of `mounts` asks for the container's label, so that its processes
+/// may look into it.
+pub fn label(create: &Create<'_>, context: BorrowedFd<'_>) -> Result<()> {
+    if let Some(label) = &create.plan.mount_label {
+        sys::mount::fsconfig_string(context, c"context", &sys::cstr("fsconfig", label)?)?;
+    }
+    Ok(())
+}
+
 /// By mount(2) on a private directory of the host, then taken off again as a detached clone.
 fn staged(create: &Create<'_>, mount: &Mount, fstype: &str, source: &str) -> Result<OwnedFd> {
-    let data = sys::cstr("mount", mount.options.data.join(","))?;
+    let data = sys::cstr("mount", joined(&mount.options.data))?;
     let source = sys::cstr("mount", source)?;
     sys::mount::mount(&source, create.staging, &sys::cstr("mount", fstype)?, 0, Some(&data))
         .map_err(|error| error.about(&mount.destination))?;
@@ -200,6 +209,16 @@ fn staged(create: &Create<'_>, mount: &Mount, fstype: &str, source: &str) -> Res
         sys::mount::mount_setattr(clone.as_fd(), 0, &attributes(mount.options.attr))?;
     }
     Ok(clone)
+}
+
+/// The options as one string for mount(2). A label may have commas in it (`s0:c1,c2`) and stands in
+/// quotes then.
+fn joined(data: &[String]) -> String {
+    let quoted = |entry: &String| match entry.split_once('=') {
+        Some(("context", label)) => format!("context=\"{label}\""),
+        _ => entry.clone(),
+    };
+    data.iter().map(quoted).collect::<Vec<_>>().join(",")
 }
 
 /// New attributes for what is there, on the very mount that was found.
@@ -222,6 +241,7 @@ fn cgroup(create: &Create<'_>, root: BorrowedFd<'_>, mount: &Mount) -> Result<()
     }
     let top = sys::mount::fsopen(c"tmpfs")?;
     sys::mount::fsconfig_string(top.as_fd(), c"mode", c"755")?;
+    label(create, top.as_fd())?;
     sys::mount::fsconfig_create(top.as_fd())?;
     let top = sys::mount::fsmount(top.as_fd(), 0)?;
     attach(top.as_fd(), target.as_fd(), mount)?;

@@ -1,5 +1,5 @@
-//! Writes that must reach the kernel itself: sysctls and labels, through a private procfs that nobody
-//! else can mount over (CVE-2019-16884, CVE-2025-52881).
+//! A private procfs that nobody else can mount over (CVE-2019-16884, CVE-2025-52881), for what must
+//! reach the kernel itself: sysctls, and the labels of `label`.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -18,8 +18,8 @@ fn private(child: &mut Child<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Opens a file of it for writing, without links and without leaving it.
-fn open(child: &mut Child<'_>, path: &str) -> Result<OwnedFd> {
+/// Opens a file of it, without links and without leaving it.
+pub fn open(child: &mut Child<'_>, path: &str, flags: i32) -> Result<OwnedFd> {
     private(child)?;
     let proc = child
         .work
@@ -27,7 +27,7 @@ fn open(child: &mut Child<'_>, path: &str) -> Result<OwnedFd> {
         .as_ref()
         .ok_or_else(|| Error::text(Code::E_INTERNAL, "no private procfs"))?;
     let name = sys::cstr("open", path)?;
-    let file = sys::fs::openat2(proc.as_fd(), &name, libc::O_WRONLY, 0, sys::fs::BENEATH)
+    let file = sys::fs::openat2(proc.as_fd(), &name, flags, 0, sys::fs::BENEATH)
         .map_err(|error| error.about(format_args!("/proc/{}", path.escape_debug())))?;
     if sys::fs::fs_magic(file.as_fd())? != libc::PROC_SUPER_MAGIC {
         return Err(Error::text(
@@ -42,41 +42,11 @@ fn open(child: &mut Child<'_>, path: &str) -> Result<OwnedFd> {
 pub fn sysctl(child: &mut Child<'_>, index: usize) -> Result<()> {
     let plan = child.create()?.plan;
     let Some(sysctl) = plan.sysctls.get(index) else { return Ok(()) };
-    let file = open(child, &format!("sys/{}", sysctl.path)).map_err(|error| {
+    let file = open(child, &format!("sys/{}", sysctl.path), libc::O_WRONLY).map_err(|error| {
         Error::text(Code::E_SYSCTL, format!("{}: {error}", sysctl.name.escape_debug()))
     })?;
     sys::fs::write_all(file.as_fd(), sysctl.value.as_bytes()).map_err(|error| {
         let name = sysctl.name.escape_debug();
         error.about(format_args!("{:?} to sysctl {name}", sysctl.value)).into()
-    })
-}
-
-/// Asks for the label that execve is to give.
-pub fn label(child: &mut Child<'_>) -> Result<()> {
-    let process = child.process()?;
-    let tid = sys::process::getpid();
-    if let Some(profile) = &process.apparmor {
-        let modern = open(child, &format!("{tid}/task/{tid}/attr/apparmor/exec"));
-        let file = match modern {
-            // Kernels without LSM stacking have only the shared file.
-            Err(error) if error.errno() == Some(libc::ENOENT) => {
-                open(child, &format!("{tid}/task/{tid}/attr/exec"))?
-            }
-            result => result?,
-        };
-        let text = format!("exec {profile}");
-        write_label(&file, "apparmor/exec", &text)?;
-    }
-    if let Some(context) = &process.selinux {
-        let file = open(child, &format!("{tid}/task/{tid}/attr/exec"))?;
-        write_label(&file, "exec", context)?;
-    }
-    Ok(())
-}
-
-fn write_label(file: &OwnedFd, name: &str, text: &str) -> Result<()> {
-    // podman looks for the path in backticks to tell a label's failure from others.
-    sys::fs::write(file.as_fd(), text.as_bytes()).map(|_| ()).map_err(|error| {
-        error.about(format_args!("`/proc/thread-self/attr/{name}` {text:?}")).into()
     })
 }

@@ -131,6 +131,7 @@ fn mask_directory(child: &mut Child<'_>, target: BorrowedFd<'_>) -> Result<()> {
     let context = sys::mount::fsopen(c"tmpfs")?;
     sys::mount::fsconfig_string(context.as_fd(), c"nr_inodes", c"1")?;
     sys::mount::fsconfig_string(context.as_fd(), c"mode", c"755")?;
+    super::mount::label(child.create()?, context.as_fd())?;
     sys::mount::fsconfig_create(context.as_fd())?;
     let attributes = attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC;
     let empty = sys::mount::fsmount(context.as_fd(), attributes)?;

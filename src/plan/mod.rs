@@ -94,6 +94,8 @@ pub struct Plan {
     pub masked: Vec<Hidden>,
     /// Read-only paths.
     pub readonly: Vec<Hidden>,
+    /// `linux.mountLabel`, for the filesystems that the child makes of itself.
+    pub mount_label: Option<String>,
     /// Sysctls.
     pub sysctls: Vec<Sysctl>,
     /// Host name, if set.
@@ -156,6 +158,7 @@ pub fn create(
         dev_links: !devices::dev_is_bound(&mounts),
         masked: list("/linux/maskedPaths", linux.masked_paths(), &namespaces, &mut findings),
         readonly: list("/linux/readonlyPaths", linux.readonly_paths(), &namespaces, &mut findings),
+        mount_label: label.map(str::to_owned),
         sysctls: paths::sysctls(linux.sysctl().as_ref(), &namespaces, &mut findings),
         hostname: text(&spec.hostname),
         domainname: text(&spec.domainname),
