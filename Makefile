@@ -36,9 +36,9 @@ sweep: all
 	$(CARGO) build --locked --profile dev-fast --example sweep
 	target/$(HOST)/dev-fast/examples/sweep --runtime $(RELEASE) --mode all $(SWEEP)
 
-# The tests that need systemd, AppArmor or cgroup v2 controllers, in a virtual machine.
+# All integration tests on a systemd machine, which is a virtual one: hours. TESTS="apparmor::" for some.
 test-vm: all
-	hack/test-vm $(RELEASE)
+	hack/test-vm $(RELEASE) $(TESTS)
 
 install: all
 	install -D -m 0755 $(RELEASE) $(DESTDIR)$(PREFIX)/sbin/onggi

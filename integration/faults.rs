@@ -4,7 +4,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use crate::support::{Bundle, host, onggi};
+use crate::support::{Bundle, host, onggi, patience};
 
 /// What every wrapper knows of its arguments before it calls the runtime.
 const PREAMBLE: &str = r#"
@@ -33,7 +33,9 @@ fn run_test(test: &str, before: &str, after: &str) -> (bool, String) {
     fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755)).unwrap();
     let own = std::env::current_exe().unwrap();
     let variable = format!("ONGGI_BIN={}", wrapper.display());
-    let env = ["env", &variable, "ONGGI_IT_PATIENCE=3", "RUST_BACKTRACE=0"];
+    // Every fault that makes the test wait is to cost a tenth of what a real wait may take.
+    let patience = format!("ONGGI_IT_PATIENCE={}", patience().as_secs() / 10);
+    let env = ["env", &variable, &patience, "RUST_BACKTRACE=0"];
     let test = [own.to_str().unwrap(), "--exact", test, "--test-threads=1"];
     let (status, text) = host::tool(&[&env[..], &test].concat());
     assert!(text.contains("running 1 test"), "{test:?} is not one test: {text}");

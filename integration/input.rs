@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::support::refusal::{refused, refused_at};
-use crate::support::{Bundle, Config, Output, host};
+use crate::support::{Bundle, Config, Output, host, patience};
 
 /// One thing at a time: set the value at the first pointer; the error must be at the second.
 #[track_caller]
@@ -253,12 +253,17 @@ fn rejected_before_the_first_side_effect() {
     }
 }
 
+/// Far below any wait that would be an attack's success; 5 s unless the machine is a slow one.
+fn soon() -> Duration {
+    patience() / 6
+}
+
 /// A config.json with this text must be refused soon, whatever it is.
 #[track_caller]
 fn text_is_refused(text: impl AsRef<[u8]>, word: &str) -> Output {
     let bundle = Bundle::new();
     bundle.write(text);
-    let create = bundle.container("web").call("create", &[]).timeout(Duration::from_secs(5));
+    let create = bundle.container("web").call("create", &[]).timeout(soon());
     let output = create.run();
     assert_eq!(output.code(), 1, "{output}");
     assert!(output.stderr.contains(word), "no {word:?} in {output}");
@@ -454,7 +459,7 @@ fn config_json_that_is_no_regular_file_is_refused_in_time() {
         let mut args = make.to_vec();
         args.push(path.to_str().unwrap());
         assert!(host::tool(&args).0.success());
-        let create = bundle.container("web").call("create", &[]).timeout(Duration::from_secs(5));
+        let create = bundle.container("web").call("create", &[]).timeout(soon());
         assert_eq!(create.run().code(), 1);
         bundle.assert_clean();
     }

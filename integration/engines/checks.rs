@@ -25,6 +25,7 @@ pub fn process(wanted: &Value, linux: &Value, found: Process) {
     };
     assert_eq!(found.status("Seccomp"), mode);
     rlimits(wanted, found);
+    apparmor(wanted, found);
     if let Some(score) = wanted["oomScoreAdj"].as_i64() {
         assert_eq!(found.read("oom_score_adj").trim(), score.to_string());
     }
@@ -113,6 +114,18 @@ fn capabilities(wanted: &Value, found: Process) {
     for (key, mask) in expected {
         assert_eq!(found.status(key), format!("{mask:016x}"), "{key}");
     }
+}
+
+/// The profile is really the process's, not only asked for.
+#[track_caller]
+fn apparmor(wanted: &Value, found: Process) {
+    let profile = wanted["apparmorProfile"].as_str().unwrap_or_default();
+    if profile.is_empty() || !crate::support::need::apparmor().met {
+        return;
+    }
+    let current = found.read("attr/current");
+    let name = current.trim_end().rsplit_once(" (").map_or(current.trim_end(), |(name, _)| name);
+    assert_eq!(name, profile, "the AppArmor profile");
 }
 
 #[track_caller]
