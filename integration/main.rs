@@ -76,3 +76,4 @@ mod servers;
 mod start;
 mod state;
 mod stdio;
+mod update;

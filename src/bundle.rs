@@ -74,7 +74,8 @@ fn typed<T: DeserializeOwned>(
 
 /// Rejects what no field of the spec can mean: wrong syntax, trailing text, duplicate names, too deep
 /// (128, by `serde_json`) or too many entries. Costs some tens of microseconds and nothing of the heap.
-fn scan(bytes: &[u8]) -> Result<()> {
+/// Refuses what is too large, too deep or ambiguous.
+pub fn scan(bytes: &[u8]) -> Result<()> {
     let mut entries = 0;
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     Strict(&mut entries)

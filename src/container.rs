@@ -53,9 +53,11 @@ pub struct Container {
 }
 
 /// The files of a state directory, in the order in which they may go.
-const FILES: [&std::ffi::CStr; 7] = [
+const FILES: [&std::ffi::CStr; 9] = [
     c"gate",
     c"error",
+    c".resources.json",
+    c"resources.json",
     c"seccomp.bpf",
     c"config.json",
     c".config.json",

@@ -35,3 +35,4 @@ pub mod spawn;
 pub mod state;
 #[allow(unsafe_code)]
 pub mod sys;
+pub mod update;

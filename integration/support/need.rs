@@ -87,6 +87,11 @@ pub fn v2_controller(controller: &str) -> Need {
     Need::new(format!("cgroup v2 controller {controller}"), met)
 }
 
+/// A controller on whichever side this host has it.
+pub fn controller(name: &str) -> Need {
+    if host::is_v2() { v2_controller(name) } else { cgroup_v1(name) }
+}
+
 /// A running systemd as the init of this machine.
 pub fn systemd() -> Need {
     Need::new("systemd", Path::new("/run/systemd/system").is_dir())

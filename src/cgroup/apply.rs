@@ -8,29 +8,52 @@ use super::plan::{Placement, Write};
 use crate::error::{Code, Error, Result};
 use crate::sys::{self, fs};
 
-/// Does the writes of a placement in order: the late ones, or the others.
+/// Called before each write with the file and the value; what it fails with ends everything.
+pub(super) type Before<'a, 'd> = &'a mut dyn FnMut(&'d Dir, &str, &str) -> Result<()>;
+
+/// Does the writes of a placement: the late ones, or the others.
 pub(super) fn apply(dirs: &[Dir], placement: &Placement, late: bool) -> Result<()> {
     if !late {
-        check_memory(dirs, placement)?;
+        check_memory(dirs, placement.memory_at_most)?;
     }
-    let mut writes: Vec<&Write> =
-        placement.writes.iter().filter(|write| write.late == late).collect();
-    writes.reverse();
+    let writes = placement.writes.iter().filter(|write| write.late == late).collect();
+    in_order(dirs, writes, &mut |_, _, _| Ok(()))
+}
+
+/// Does writes in the order given, as far as the kernel lets it. Some values have to stay consistent
+/// with each other at every moment (v1: memory below memory+swap; quota, period and burst below what
+/// the parent has; a weight only without idling), so which goes first depends on what is there. A
+/// write that is refused for such a reason is tried again when others have been done.
+pub(super) fn in_order<'d>(
+    dirs: &'d [Dir],
+    mut writes: Vec<&Write>,
+    before: Before<'_, 'd>,
+) -> Result<()> {
     let mut last = Target::default();
-    while let Some(write) = writes.pop() {
-        let Err(error) = last.write(dirs, write) else { continue };
-        // v1 keeps memory <= memory+swap at all times. A cgroup that was there before us may have a
-        // lower memory+swap, which then has to rise first.
-        let swap = writes.last().is_some_and(|next| next.file == "memory.memsw.limit_in_bytes");
-        if write.file != "memory.limit_in_bytes" || error.errno() != Some(libc::EINVAL) || !swap {
-            return Err(error);
+    loop {
+        let count = writes.len();
+        let (mut again, mut refusal) = (Vec::new(), None);
+        for write in writes {
+            match last.write(dirs, write, before) {
+                Ok(()) => {}
+                Err(error) if depends_on_others(write, &error) => {
+                    again.push(write);
+                    refusal.get_or_insert(error);
+                }
+                Err(error) => return Err(error),
+            }
         }
-        if let Some(swap) = writes.pop() {
-            last.write(dirs, swap)?;
+        match refusal {
+            None => return Ok(()),
+            Some(error) if again.len() == count => return Err(error),
+            Some(_) => writes = again,
         }
-        last.write(dirs, write)?;
     }
-    Ok(())
+}
+
+fn depends_on_others(write: &Write, error: &Error) -> bool {
+    matches!(write.controller.as_str(), "memory" | "cpu" | "cpuset")
+        && matches!(error.errno(), Some(libc::EINVAL | libc::EBUSY))
 }
 
 /// The file written last, kept open: v1 device rules are many writes to one file.
@@ -41,7 +64,12 @@ struct Target<'a> {
 }
 
 impl<'a> Target<'a> {
-    fn write(&mut self, dirs: &[Dir], write: &'a Write) -> Result<()> {
+    fn write<'d>(
+        &mut self,
+        dirs: &'d [Dir],
+        write: &'a Write,
+        before: Before<'_, 'd>,
+    ) -> Result<()> {
         let dir = find(dirs, write)?;
         let (mut name, mut value) = (&write.file, &write.value);
         let same = self
@@ -52,15 +80,16 @@ impl<'a> Target<'a> {
             self.file = open(dir, name, write)?;
             if let (None, Some((or_name, or_value))) = (&self.file, &write.or) {
                 (name, value) = (or_name, or_value);
-                let opened = open(dir, name, write)?;
-                return match opened {
-                    Some(file) => done(&file, name, value, write),
-                    None => absent(name, write),
-                };
+                let Some(file) = open(dir, name, write)? else { return absent(name, write) };
+                before(dir, name, value)?;
+                return done(&file, name, value, write);
             }
         }
         match &self.file {
-            Some(file) => done(file, name, value, write),
+            Some(file) => {
+                before(dir, name, value)?;
+                done(file, name, value, write)
+            }
             None => absent(name, write),
         }
     }
@@ -116,8 +145,8 @@ fn find<'a>(dirs: &'a [Dir], write: &Write) -> Result<&'a Dir> {
 }
 
 /// `memory.checkBeforeUpdate` on v2, where a limit below what is in use kills.
-fn check_memory(dirs: &[Dir], placement: &Placement) -> Result<()> {
-    let Some((limit, at)) = placement.memory_at_most else { return Ok(()) };
+pub(super) fn check_memory(dirs: &[Dir], at_most: Option<(u64, &str)>) -> Result<()> {
+    let Some((limit, at)) = at_most else { return Ok(()) };
     for dir in dirs.iter().filter(|dir| dir.place.is_v2() && !dir.fresh) {
         let text = dir::read(dir, c"memory.current").map_err(Error::at(Code::E_CGROUP, at))?;
         let used: u64 = text.trim().parse().unwrap_or(0);

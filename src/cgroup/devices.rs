@@ -146,6 +146,10 @@ const fn character(major: u32, minor: Option<u32>) -> DeviceRule {
     DeviceRule::new(DeviceKind::Char, Some(major), minor, Access::ALL)
 }
 
+/// Why [`v1_writes`] fails.
+pub(super) const V1_CANNOT: &str =
+    "takes away a part of an earlier, wider rule: cgroup v1 cannot express that";
+
 /// A rule and the JSON pointer it comes from.
 pub(super) type RuleAt = (DeviceRule, At);
 

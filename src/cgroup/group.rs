@@ -8,7 +8,7 @@ use super::dir::{self, Dir, Made};
 use super::layout::Layout;
 use super::plan::{Manager, Placement};
 use super::record::{Place, Record};
-use super::{apply, bpf, freeze, kill, layout, remove, v1, v2, walk};
+use super::{apply, bpf, freeze, kill, layout, remove, update, v1, v2, walk};
 use crate::error::{Code, Error, Result};
 use crate::sys::{self, bpf as sys_bpf, fs};
 
@@ -75,6 +75,24 @@ impl Group {
     /// As [`Group::create`].
     pub fn apply_late(&self, placement: &Placement) -> Result<()> {
         apply::apply(&self.dirs, placement, true)
+    }
+
+    /// Changes limits and device rules, all as planned or none.
+    ///
+    /// # Errors
+    /// As [`Group::create`]; what could not be taken back is added.
+    pub fn update(&mut self, planned: &update::Update) -> Result<()> {
+        update::update(self, planned)
+    }
+
+    /// Fills in which controllers an opened v2 cgroup has.
+    pub(super) fn read_controllers(&mut self) -> Result<()> {
+        for dir in self.dirs.iter_mut().filter(|dir| dir.place.is_v2()) {
+            let text = dir::read(&*dir, c"cgroup.controllers")
+                .map_err(Error::at(Code::E_CGROUP, dir.place.dir()))?;
+            dir.controllers = text.split_ascii_whitespace().map(str::to_owned).collect();
+        }
+        Ok(())
     }
 
     /// What the state keeps, now that the directories are known to be this container's.

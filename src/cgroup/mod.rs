@@ -16,6 +16,7 @@ mod freeze;
 mod group;
 mod kill;
 mod layout;
+mod merge;
 mod mounts;
 mod path;
 mod plan;
@@ -41,6 +42,7 @@ mod sub;
     clippy::undocumented_unsafe_blocks
 )]
 mod tests;
+mod update;
 mod v1;
 mod v2;
 mod walk;
@@ -48,8 +50,10 @@ mod walk;
 pub use devices::{Access, DeviceKind, DeviceRule};
 pub use group::Group;
 pub use layout::{Hierarchy, Layout, V2, detect};
+pub use merge::merge;
 pub use mounts::{CgroupMount, mounts};
 pub use plan::{Manager, Options, Placement, Write, plan};
 pub use record::{Place, Record};
 pub use remove::remove;
 pub use sub::SubCgroup;
+pub use update::{Update, plan as plan_update};

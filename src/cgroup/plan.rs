@@ -246,11 +246,7 @@ fn plan_devices(
     if layout.side("devices") == Some(Side::V1) {
         match devices::v1_writes(&rules) {
             Ok(writes) => placement.writes.extend(writes),
-            Err(at) => findings.problem(
-                Code::E_DEVICE_RULE,
-                at,
-                "takes away a part of an earlier, wider rule: cgroup v1 cannot express that",
-            ),
+            Err(at) => findings.problem(Code::E_DEVICE_RULE, at, devices::V1_CANNOT),
         }
     } else if layout.v2.is_some() {
         placement.devices = Some(rules.into_iter().map(|(rule, _)| rule).collect());

@@ -49,6 +49,7 @@ const COMMANDS: &[(&str, &str)] = &[
     ("delete", "Delete a container"),
     ("pause", "Stop all processes of a container for a while"),
     ("resume", "Let the processes of a paused container go on"),
+    ("update", "Change the limits of a container"),
     ("list", "List containers"),
     ("ps", "List the processes of a container"),
     ("spec", "Write a default config.json"),
@@ -250,12 +251,31 @@ fn definition(name: &str) -> Command {
         "ps" => command.arg(value("format", "table or json").short('f')).arg(id()).arg(
             Arg::new("options").num_args(0..).trailing_var_arg(true).allow_hyphen_values(true),
         ),
+        "update" => update_definition(command),
         "spec" => command
             .arg(value("bundle", "Where to write it").short('b').value_name("DIR"))
             .arg(flag("rootless", "For a user without rights")),
         "features" => command,
         _ => command.arg(id()),
     }
+}
+
+fn update_definition(command: Command) -> Command {
+    let command = super::update::LIMITS
+        .iter()
+        .fold(command, |command, (name, _, _, help)| command.arg(value(name, help)));
+    let command = super::update::IGNORED
+        .iter()
+        .fold(command, |command, name| command.arg(value(name, "Ignored").hide(true)));
+    command
+        .arg(
+            value("resources", "JSON like linux.resources; - for standard input")
+                .short('r')
+                .value_name("FILE"),
+        )
+        .arg(value("l3-cache-schema", "Not supported").hide(true))
+        .arg(value("mem-bw-schema", "Not supported").hide(true))
+        .arg(id())
 }
 
 fn exec_definition(command: Command) -> Command {

@@ -10,6 +10,7 @@ mod freeze;
 mod kill;
 mod query;
 mod spec;
+mod update;
 
 #[cfg(test)]
 pub use spec::default_config;
@@ -92,6 +93,7 @@ fn run(command: &str, matches: &ArgMatches) -> ExitCode {
         "ps" => query::ps(&globals, sub),
         "pause" => freeze::pause(&globals, sub),
         "resume" => freeze::resume(&globals, sub),
+        "update" => update::update(&globals, sub),
         "kill" => kill::kill(&globals, sub),
         "delete" => kill::delete(&globals, sub),
         "spec" => spec::spec(sub),

@@ -9,6 +9,7 @@ const BPF_PROG_LOAD: libc::c_long = 5;
 const BPF_PROG_ATTACH: libc::c_long = 8;
 const BPF_PROG_DETACH: libc::c_long = 9;
 const BPF_PROG_GET_FD_BY_ID: libc::c_long = 13;
+const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const BPF_PROG_QUERY: libc::c_long = 16;
 const BPF_PROG_TYPE_CGROUP_DEVICE: u32 = 15;
 const BPF_CGROUP_DEVICE: u32 = 6;
@@ -117,6 +118,18 @@ pub fn program_by_id(id: u32) -> Result<OwnedFd> {
     let mut attr = Attr::default();
     attr.u32(0, id);
     owned(bpf(BPF_PROG_GET_FD_BY_ID, &mut attr), "bpf", "BPF_PROG_GET_FD_BY_ID")
+}
+
+/// The tag of a program: a digest of its instructions.
+pub fn program_tag(program: BorrowedFd<'_>) -> Result<u64> {
+    // struct bpf_prog_info begins with type, id and tag; the kernel fills as much as there is room for.
+    let mut info = [0u64; 2];
+    let mut attr = Attr::default();
+    attr.u32(0, program.as_raw_fd().cast_unsigned());
+    attr.u32(4, size_of_val(&info) as u32);
+    attr.u64(8, info.as_mut_ptr() as u64);
+    done(bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr), "bpf", "BPF_OBJ_GET_INFO_BY_FD")?;
+    Ok(info[1])
 }
 
 /// seccomp(2) `SECCOMP_SET_MODE_FILTER`. With `SECCOMP_FILTER_FLAG_NEW_LISTENER` in `flags` the

@@ -5,6 +5,7 @@ mod devices;
 mod layout;
 mod plan;
 mod record;
+mod update;
 
 use oci_spec::runtime::Linux;
 
