@@ -67,6 +67,7 @@ mod process;
 mod rootfs;
 mod run;
 mod seccomp;
+mod seccomp_agent;
 mod security;
 mod security_bounds;
 mod security_host;

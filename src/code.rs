@@ -240,6 +240,8 @@ codes! {
     E_SECCOMP_RULE Config ""
     /// SCMP_ACT_NOTIFY where it cannot work, or with nobody who would answer.
     E_SECCOMP_NOTIFY Config "listenerPath names the agent's socket"
+    /// The agent for notified system calls is not there, or does not take the listener.
+    E_SECCOMP_AGENT Host "start the agent that listens at listenerPath"
     /// This machine's architecture has no syscall table.
     E_SECCOMP_ARCH Host ""
     /// The compiled profile has more instructions than the kernel takes.

@@ -6,10 +6,12 @@ use oci_spec::runtime::Process;
 use super::{Globals, args};
 use crate::cgroup::SubCgroup;
 use crate::container::{Container, Status};
-use crate::error::{Code, Error, Finding, Result};
+use crate::error::{Code, Error, Finding, Findings, Result};
 use crate::foreground::Foreground;
 use crate::host::Host;
-use crate::plan::exec::{ExecPlan, Overrides};
+use crate::plan::config::Config;
+use crate::plan::exec::{ExecPlan, Kept, Overrides};
+use crate::plan::listener::Listener;
 use crate::spawn::exec::Request;
 use crate::{bundle, plan, seccomp, spawn, state};
 
@@ -72,22 +74,38 @@ fn terminal(plan: &ExecPlan, matches: &ArgMatches, detach: bool) -> Result<()> {
 
 fn read_and_plan(matches: &ArgMatches, container: &Container) -> Result<(ExecPlan, Vec<Finding>)> {
     let host = Host::gather()?;
-    let filter = filter(container)?;
-    let keyring = container.state.keyring;
-    let personality = container.state.personality;
+    let seccomp = filter(container)?;
+    let notified = seccomp.as_ref().is_some_and(|program| program.notify);
+    let kept = Kept {
+        listener: if notified { listener(container, &host)? } else { None },
+        seccomp,
+        keyring: container.state.keyring,
+        personality: container.state.personality,
+    };
     if let Some(file) = args::path(matches, "process")? {
         let (process, mut warnings) = bundle::parse::<Process>(&bundle::read(&file)?)?;
-        let (plan, more) = plan::exec::plan(&process, None, &host, filter, (keyring, personality))?;
+        let (plan, more) = plan::exec::plan(&process, None, &host, kept)?;
         warnings.extend(more);
         return Ok((plan, warnings));
     }
     let overrides = overrides(matches)?;
-    let (spec, mut warnings) = bundle::parse::<crate::plan::config::Config>(&container.config()?)?;
+    let (spec, mut warnings) = bundle::parse::<Config>(&container.config()?)?;
     let process = spec.process.clone().unwrap_or_default();
-    let (plan, more) =
-        plan::exec::plan(&process, Some(&overrides), &host, filter, (keyring, personality))?;
+    let (plan, more) = plan::exec::plan(&process, Some(&overrides), &host, kept)?;
     warnings.extend(more);
     Ok((plan, warnings))
+}
+
+/// The agent of the container's filter.
+fn listener(container: &Container, host: &Host) -> Result<Option<Listener>> {
+    let (spec, _) = bundle::parse::<Config>(&container.config()?)?;
+    let profile = spec.linux.as_ref().and_then(|linux| linux.seccomp().as_ref());
+    let mut findings = Findings::default();
+    let listener = profile.and_then(|profile| {
+        plan::listener::plan(profile, &container.state.bundle, host, &mut findings)
+    });
+    findings.finish()?;
+    Ok(listener)
 }
 
 /// The container's own filter, as create compiled it.

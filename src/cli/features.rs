@@ -37,7 +37,7 @@ fn document() -> Value {
             },
             "seccomp": {
                 "enabled": true,
-                "actions": seccomp::known_actions().iter().filter(|name| **name != "SCMP_ACT_NOTIFY").collect::<Vec<_>>(),
+                "actions": seccomp::known_actions(),
                 "operators": seccomp::known_operators(),
                 "archs": seccomp::known_archs(),
                 "knownFlags": seccomp::known_flags(),

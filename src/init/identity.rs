@@ -70,6 +70,9 @@ pub fn seccomp_privileged(child: &Child<'_>) -> Result<()> {
 /// Loads the filter.
 pub fn seccomp(child: &Child<'_>) -> Result<()> {
     let Some(program) = child.seccomp else { return Ok(()) };
+    if program.notify {
+        return super::listener::load(child, program);
+    }
     sys::bpf::load_seccomp(&program.filter, program.flags)?;
     Ok(())
 }

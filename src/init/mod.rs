@@ -11,6 +11,7 @@ pub mod device;
 pub mod gate;
 pub mod identity;
 pub mod label;
+pub mod listener;
 pub mod mount;
 pub mod proc;
 pub mod program;
@@ -72,6 +73,8 @@ pub struct Child<'a> {
     pub process: Option<&'a Process>,
     /// The filter.
     pub seccomp: Option<&'a Program>,
+    /// The parent takes the filter's listener, if it has one; otherwise it has to be sent.
+    pub listener_taken: bool,
     /// All else that create needs.
     pub create: Option<Create<'a>>,
     /// What only exec has.

@@ -3,6 +3,7 @@
 use oci_spec::runtime::Process as Spec;
 
 use super::caps::{self, CapSets};
+use super::listener::Listener;
 use super::process::{self, Process};
 use super::steps::{self, Step};
 use crate::error::{Code, Error, Finding, Findings};
@@ -34,6 +35,19 @@ pub struct Overrides {
     pub tty: bool,
 }
 
+/// What is the container's own, for every process in it.
+#[derive(Debug, Default)]
+pub struct Kept {
+    /// Its filter.
+    pub seccomp: Option<Program>,
+    /// Who answers the calls the filter wants notified.
+    pub listener: Option<Listener>,
+    /// It has a session keyring.
+    pub keyring: bool,
+    /// Argument of personality(2).
+    pub personality: Option<u64>,
+}
+
 /// What exec's child will do.
 #[derive(Debug)]
 pub struct ExecPlan {
@@ -41,6 +55,8 @@ pub struct ExecPlan {
     pub process: Process,
     /// The container's filter.
     pub seccomp: Option<Program>,
+    /// Who answers the calls it wants notified.
+    pub listener: Option<Listener>,
     /// The acts in order.
     pub steps: Vec<Step>,
 }
@@ -50,17 +66,17 @@ pub fn plan(
     spec: &Spec,
     overrides: Option<&Overrides>,
     host: &Host,
-    seccomp: Option<Program>,
-    (keyring, personality): (bool, Option<u64>),
+    kept: Kept,
 ) -> Result<(ExecPlan, Vec<Finding>), Error> {
     let mut findings = Findings::default();
     let mut process = match overrides {
         None => process::plan(spec, host, &mut findings),
         Some(overrides) => overridden(spec, overrides, host, &mut findings),
     };
-    process.personality = personality;
+    process.personality = kept.personality;
+    let Kept { seccomp, listener, keyring, .. } = kept;
     let steps = steps::exec(&process, &seccomp, keyring);
-    Ok((ExecPlan { process, seccomp, steps }, findings.finish()?))
+    Ok((ExecPlan { process, seccomp, listener, steps }, findings.finish()?))
 }
 
 fn overridden(spec: &Spec, overrides: &Overrides, host: &Host, findings: &mut Findings) -> Process {

@@ -10,6 +10,7 @@ pub mod devices;
 pub mod exec;
 pub mod hooks;
 pub mod ids;
+pub mod listener;
 pub mod mounts;
 pub mod namespaces;
 pub mod options;
@@ -32,6 +33,7 @@ use crate::host::Host;
 use crate::seccomp::Program;
 use devices::Device;
 use hooks::Hooks;
+use listener::Listener;
 use mounts::Mount;
 use namespaces::{Kind, Namespaces};
 use paths::{Hidden, Sysctl};
@@ -110,6 +112,8 @@ pub struct Plan {
     pub process: Option<Process>,
     /// The seccomp filter.
     pub seccomp: Option<Program>,
+    /// Who answers the calls it wants notified.
+    pub listener: Option<Listener>,
     /// Hooks.
     pub hooks: Hooks,
     /// The child's acts in order.
@@ -143,6 +147,7 @@ pub fn create(
     let (rootfs, root_readonly) = root(spec, bundle, &namespaces, &mut findings);
     let rootfs_propagation = rootfs_propagation(linux, &namespaces, &mut findings);
     let text = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+    let (seccomp, listener) = seccomp(linux, bundle, host, &mut findings);
     let mut plan = Plan {
         id: id.to_owned(),
         bundle: bundle.to_owned(),
@@ -165,7 +170,8 @@ pub fn create(
         keyring: !options.no_new_keyring,
         cgroup: crate::cgroup::plan(linux, id, &options.cgroup, &host.cgroups, &mut findings),
         process: spec.process.as_ref().map(|spec| process::plan(spec, host, &mut findings)),
-        seccomp: seccomp(linux, &mut findings),
+        seccomp,
+        listener,
         hooks: hooks::plan(spec, &mut findings),
         namespaces,
         mounts,
@@ -256,15 +262,13 @@ fn mount_label<'a>(linux: &'a Linux, host: &Host, findings: &mut Findings) -> Op
     Some(label)
 }
 
-fn seccomp(linux: &Linux, findings: &mut Findings) -> Option<Program> {
-    let profile = linux.seccomp().as_ref()?;
-    if profile.listener_path().as_ref().is_some_and(|path| !path.as_os_str().is_empty()) {
-        findings.problem(
-            Code::E_NOT_SUPPORTED,
-            "/linux/seccomp/listenerPath",
-            "is not supported by this version",
-        );
-    }
+fn seccomp(
+    linux: &Linux,
+    bundle: &Path,
+    host: &Host,
+    findings: &mut Findings,
+) -> (Option<Program>, Option<Listener>) {
+    let Some(profile) = linux.seccomp() else { return (None, None) };
     let mut warnings = Vec::new();
     let compiled = crate::seccomp::compile(profile, &mut warnings);
     for warning in warnings {
@@ -272,21 +276,17 @@ fn seccomp(linux: &Linux, findings: &mut Findings) -> Option<Program> {
     }
     match compiled {
         Ok(program) => {
-            if program.notify && profile.listener_path().is_none() {
-                findings.problem(
-                    Code::E_SECCOMP_NOTIFY,
-                    "/linux/seccomp",
-                    "SCMP_ACT_NOTIFY needs a listenerPath",
-                );
-            }
-            Some(program)
+            // Without notifications a listenerPath is ignored, says the spec.
+            let needs = program.notify;
+            let listener = needs.then(|| listener::plan(profile, bundle, host, findings)).flatten();
+            (Some(program), listener)
         }
         Err(problems) => {
             for problem in problems {
                 let at = format_args!("/linux/seccomp{}", problem.pointer);
                 findings.problem(problem.code, at, problem.text);
             }
-            None
+            (None, None)
         }
     }
 }

@@ -121,7 +121,7 @@ pub fn create(plan: &Plan) -> Vec<Step> {
     for (index, hook) in plan.hooks.start_container.iter().enumerate() {
         list.push(Step { at: hook.at, act: Do::StartHooks(index) });
     }
-    run(plan.process.as_ref(), plan.seccomp.is_some(), &mut list);
+    run(plan.process.as_ref(), &plan.seccomp, &mut list);
     list
 }
 
@@ -147,7 +147,7 @@ pub fn exec(
         push(&mut list, "/process/terminal", Do::Console);
     }
     identity(process, seccomp, &mut list);
-    run(Some(process), seccomp.is_some(), &mut list);
+    run(Some(process), seccomp, &mut list);
     list
 }
 
@@ -267,10 +267,19 @@ fn identity(
     if process.no_new_privs || seccomp.is_none() {
         push(list, "/process", Do::CheckIdentity);
     }
+    // The agent is to get the listener while the container is being created.
+    if process.no_new_privs && seccomp.as_ref().is_some_and(|program| program.notify) {
+        push(list, "/linux/seccomp", Do::Seccomp);
+    }
 }
 
-fn run(process: Option<&super::process::Process>, seccomp: bool, list: &mut Vec<Step>) {
-    if seccomp && process.is_some_and(|process| process.no_new_privs) {
+fn run(
+    process: Option<&super::process::Process>,
+    seccomp: &Option<crate::seccomp::Program>,
+    list: &mut Vec<Step>,
+) {
+    let late = seccomp.as_ref().is_some_and(|program| !program.notify);
+    if late && process.is_some_and(|process| process.no_new_privs) {
         push(list, "/linux/seccomp", Do::Seccomp);
     }
     push(list, "/process/args/0", Do::Execve);

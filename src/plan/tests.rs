@@ -12,7 +12,7 @@ use crate::host::Host;
 use crate::plan::config::Config;
 
 /// A host with all controllers on v2, all capabilities, no LSM.
-fn host_v2() -> Host {
+pub(super) fn host_v2() -> Host {
     let controllers = "cpuset cpu io memory hugetlb pids rdma";
     let v2 = V2 {
         mount: "/sys/fs/cgroup".into(),

@@ -115,14 +115,6 @@ impl<'a> Reader<'a> {
     }
 
     fn default_action(&mut self, profile: &LinuxSeccomp) -> u32 {
-        if profile.default_action() == Action::ScmpActNotify {
-            // It would trap the calls with which init hands the listener over.
-            self.problem(
-                Code::E_SECCOMP_NOTIFY,
-                "/defaultAction",
-                "SCMP_ACT_NOTIFY cannot be the default action",
-            );
-        }
         self.verdict(profile.default_action(), profile.default_errno_ret(), "/defaultErrnoRet")
     }
 
@@ -189,16 +181,6 @@ impl<'a> Reader<'a> {
             if name.is_empty() {
                 self.problem(Code::E_SECCOMP_RULE, pointer(), "a syscall name is empty");
             }
-            // Once the filter is loaded, a trapped call of init sleeps until the
-            // agent answers, and the agent gets the listener only after init has
-            // told the parent about it: with a trapped write neither ever moves.
-            if name == "write" && call.action() == Action::ScmpActNotify {
-                self.problem(
-                    Code::E_SECCOMP_NOTIFY,
-                    pointer(),
-                    "SCMP_ACT_NOTIFY cannot be used for write",
-                );
-            }
             match tables::find(name) {
                 Some(row) => rows.push(row),
                 None if name.is_empty() || self.unknown.contains(&name.as_str()) => {}
@@ -239,12 +221,14 @@ impl<'a> Reader<'a> {
             self.problem(Code::E_SECCOMP_NOTIFY, "/listenerMetadata", "set without listenerPath");
         }
         let syscalls = profile.syscalls().as_deref().unwrap_or_default();
-        if !path && syscalls.iter().any(|call| call.action() == Action::ScmpActNotify) {
+        let notifies = profile.default_action() == Action::ScmpActNotify
+            || syscalls.iter().any(|call| call.action() == Action::ScmpActNotify);
+        if notifies && !path {
             // Nobody would answer, and every such call would sleep for ever.
             self.problem(
                 Code::E_SECCOMP_NOTIFY,
                 "/listenerPath",
-                "needed because a rule uses SCMP_ACT_NOTIFY",
+                "needed because of SCMP_ACT_NOTIFY",
             );
         }
     }

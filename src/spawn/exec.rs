@@ -3,7 +3,10 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
+use serde_json::Value;
+
 use super::borrow::Borrow;
+use super::listener::Agent;
 use super::protocol::{self, Message};
 use super::{Created, end_child, pid_file, render, schedule, send_fd, set_oom_score_adj};
 use crate::cgroup::{Group, SubCgroup};
@@ -41,12 +44,14 @@ pub fn exec(container: &Container, plan: &ExecPlan, request: &Request) -> Result
     let mask = foreign_namespaces(pid)?;
     let root = if container.state.chroot { Some(root_of(pid)?) } else { None };
     let group = place(container, request)?;
+    let agent = agent(container, plan)?;
     let (socket, theirs) = sys::socket::seqpacket_pair()?;
     let child = Child {
         id: &container.state.id,
         steps: &plan.steps,
         process: Some(&plan.process),
         seccomp: plan.seccomp.as_ref(),
+        listener_taken: plan.listener.as_ref().is_some_and(|listener| listener.taken),
         create: None,
         join: Some(Join { init: init.as_fd(), mask: mask & !libc::CLONE_NEWPID, root }),
         socket: Some(theirs),
@@ -65,7 +70,7 @@ pub fn exec(container: &Container, plan: &ExecPlan, request: &Request) -> Result
         exact: !request.sub_cgroups.is_empty(),
     };
     let (cloned, socket) = clone(child, socket, &target)?;
-    match attend(plan, request, &cloned, &socket) {
+    match attend(plan, request, &cloned, &socket, agent) {
         Ok(terminal) => Ok(Created { pid: cloned.pid, pidfd: cloned.pidfd, terminal }),
         Err(error) => Err(super::also(error, end_child(&cloned))),
     }
@@ -98,6 +103,13 @@ fn foreign_namespaces(pid: i32) -> Result<i32> {
 fn root_of(pid: i32) -> Result<OwnedFd> {
     let path = sys::cstr("open", format!("/proc/{pid}/root"))?;
     Ok(sys::fs::open(&path, libc::O_PATH | libc::O_DIRECTORY)?)
+}
+
+/// The agent of the container's filter, and the state to tell it.
+fn agent(container: &Container, plan: &ExecPlan) -> Result<Option<(Agent, Value)>> {
+    let Some(listener) = &plan.listener else { return Ok(None) };
+    let state = container.oci_state(container.status()?, container.pid())?;
+    Ok(Some((Agent::connect(listener)?, state)))
 }
 
 /// The cgroups to enter.
@@ -188,13 +200,18 @@ fn attend(
     request: &Request,
     child: &sys::process::Child,
     socket: &OwnedFd,
+    mut agent: Option<(Agent, Value)>,
 ) -> Result<Option<OwnedFd>> {
     set_oom_score_adj(child.pid, &plan.process)?;
     schedule(child.pid, &plan.process)?;
     protocol::send(socket.as_fd(), &Message::Go)?;
     let mut terminal = None;
     loop {
-        match protocol::receive(socket.as_fd())? {
+        let message = match &mut agent {
+            Some((agent, state)) => agent.receive(socket.as_fd(), child, state)?,
+            None => protocol::receive(socket.as_fd())?,
+        };
+        match message {
             Message::Console(master) => terminal = Some(master),
             Message::Failed(failure) => return Err(render(&plan.steps, &failure)),
             Message::End => break,

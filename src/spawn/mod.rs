@@ -5,6 +5,7 @@
 
 pub mod borrow;
 pub mod exec;
+pub mod listener;
 pub mod pid_file;
 pub mod prepare;
 pub mod protocol;
@@ -32,6 +33,7 @@ use crate::state::{self, State};
 use crate::sys;
 use crate::sys::process::Exit;
 use borrow::Borrow;
+use listener::Agent;
 use prepare::Prepared;
 use protocol::{Failure, Message};
 
@@ -75,7 +77,8 @@ pub struct Created {
 /// Makes a container up to its gate, or leaves nothing.
 pub fn create(plan: &Plan, host: &Host, request: &Request<'_>) -> Result<Created> {
     let prepared = prepare::prepare(plan)?;
-    let mut making = Making::reserve(plan, host, request)?;
+    let agent = plan.listener.as_ref().map(Agent::connect).transpose()?;
+    let mut making = Making { agent, ..Making::reserve(plan, host, request)? };
     match making.make(plan, host, request, prepared) {
         Ok(created) => Ok(created),
         Err(error) => Err(making.undo(plan, error)),
@@ -93,11 +96,15 @@ impl HookState<'_> {
     /// The state of runtime.md, with a pid as the hook sees it.
     #[must_use]
     pub fn json(&self, status: &str, pid: i32) -> String {
+        self.value(status, pid).to_string()
+    }
+
+    fn value(&self, status: &str, pid: i32) -> Value {
         let mut json = container::oci_state(&self.state, Status::Creating, pid, self.annotations);
         if let Some(object) = json.as_object_mut() {
             object.insert("status".into(), status.into());
         }
-        json.to_string()
+        json
     }
 }
 
@@ -114,6 +121,8 @@ struct Making<'a> {
     /// Runtime hooks have run, so that poststop hooks are due when it fails (decided order).
     hooked: bool,
     terminal: Option<OwnedFd>,
+    /// Who gets the seccomp listener.
+    agent: Option<Agent>,
 }
 
 impl<'a> Making<'a> {
@@ -141,6 +150,7 @@ impl<'a> Making<'a> {
                 placed: false,
                 hooked: false,
                 terminal: None,
+                agent: None,
             }),
             Err(error) => Err(also(error, container::remove_dir(root.as_fd(), &plan.id))),
         }
@@ -200,6 +210,7 @@ impl<'a> Making<'a> {
             steps: &plan.steps,
             process: plan.process.as_ref(),
             seccomp: plan.seccomp.as_ref(),
+            listener_taken: plan.listener.as_ref().is_some_and(|listener| listener.taken),
             create: Some(init::Create {
                 plan,
                 prepared: &prepared,
@@ -301,7 +312,14 @@ impl<'a> Making<'a> {
     /// Drives the child to Ready.
     fn attend(&mut self, plan: &Plan, socket: &OwnedFd, oci_state: &HookState<'_>) -> Result<()> {
         loop {
-            match protocol::receive(socket.as_fd())? {
+            let message = match (&mut self.agent, &self.child) {
+                (Some(agent), Some(child)) => {
+                    let state = oci_state.value("creating", child.pid);
+                    agent.receive(socket.as_fd(), child, &state)?
+                }
+                _ => protocol::receive(socket.as_fd())?,
+            };
+            match message {
                 Message::Ready => return Ok(()),
                 Message::Console(master) => self.terminal = Some(master),
                 Message::AtHooks => {
@@ -316,9 +334,7 @@ impl<'a> Making<'a> {
                     return Err(render(&plan.steps, &failure));
                 }
                 Message::End => return Err(self.died()?),
-                Message::Go | Message::HooksDone => {
-                    return Err(Error::text(Code::E_INTERNAL, "the child spoke out of turn"));
-                }
+                _ => return Err(Error::text(Code::E_INTERNAL, "the child spoke out of turn")),
             }
         }
     }

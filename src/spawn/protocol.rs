@@ -8,6 +8,9 @@
 //! | child | `Console` | with a terminal | the pty's master | – |
 //! | child | `AtHooks` | if prestart or createRuntime hooks exist | – | `HooksDone` |
 //! | parent | `HooksDone` | after those hooks | – | child goes on |
+//! | child | `Listening` | before a filter with notifications is loaded, if the parent may take its listener | its number | – |
+//! | child | `Listener` | after that, if the child has to send it | the listener | – |
+//! | parent | `ListenerDone` | when the agent has the listener | – | child goes on |
 //! | child | `Ready` | create only | – | child waits at the gate, parent commits |
 //! | child | `Failed` | any time | step, errno, code, text | child ends |
 //! | either | end of file | the peer died, or (exec) execve succeeded | – | – |
@@ -32,6 +35,9 @@ pub enum Message {
     Console(OwnedFd),
     AtHooks,
     HooksDone,
+    Listening(i32),
+    Listener(OwnedFd),
+    ListenerDone,
     Ready,
     Failed(Failure),
     /// The peer has closed its end.
@@ -57,6 +63,9 @@ const AT_HOOKS: u32 = 3;
 const HOOKS_DONE: u32 = 4;
 const READY: u32 = 5;
 const FAILED: u32 = 6;
+const LISTENING: u32 = 7;
+const LISTENER: u32 = 8;
+const LISTENER_DONE: u32 = 9;
 const HEADER: usize = 16;
 
 fn header(tag: u32, step: u32, errno: i32, length: usize) -> [u8; HEADER] {
@@ -66,6 +75,10 @@ fn header(tag: u32, step: u32, errno: i32, length: usize) -> [u8; HEADER] {
         slot.copy_from_slice(&word.to_le_bytes());
     }
     bytes
+}
+
+fn word(bytes: &[u8], index: usize) -> Option<u32> {
+    bytes.get(index * 4..)?.first_chunk::<4>().map(|word| u32::from_le_bytes(*word))
 }
 
 impl Failure {
@@ -89,18 +102,15 @@ impl Failure {
     #[must_use]
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let (header, payload) = bytes.split_first_chunk::<HEADER>()?;
-        let word = |index: usize| {
-            header.get(index * 4..)?.first_chunk::<4>().map(|word| u32::from_le_bytes(*word))
-        };
-        let length = usize::try_from(word(3)?).ok()?;
-        if word(0)? != FAILED || length > PAYLOAD_MAX || length != payload.len() {
+        let length = usize::try_from(word(header, 3)?).ok()?;
+        if word(header, 0)? != FAILED || length > PAYLOAD_MAX || length != payload.len() {
             return None;
         }
         let text = String::from_utf8_lossy(payload);
         let (code, text) = text.split_once(' ')?;
         Some(Self {
-            step: word(1)?,
-            errno: word(2)?.cast_signed(),
+            step: word(header, 1)?,
+            errno: word(header, 2)?.cast_signed(),
             code: Code::from_name(code).unwrap_or(Code::E_SYSTEM),
             text: text.to_owned(),
         })
@@ -117,6 +127,13 @@ pub fn send(socket: BorrowedFd<'_>, message: &Message) -> Result<()> {
         }
         Message::AtHooks => plain(AT_HOOKS),
         Message::HooksDone => plain(HOOKS_DONE),
+        Message::Listening(number) => {
+            sys::socket::send(socket, &header(LISTENING, number.cast_unsigned(), 0, 0), &[])
+        }
+        Message::Listener(listener) => {
+            sys::socket::send(socket, &header(LISTENER, 0, 0, 0), &[listener.as_fd()])
+        }
+        Message::ListenerDone => plain(LISTENER_DONE),
         Message::Ready => plain(READY),
         Message::Failed(failure) => sys::socket::send(socket, &failure.encode(), &[]),
         Message::End => Ok(()),
@@ -143,11 +160,19 @@ pub fn receive(socket: BorrowedFd<'_>) -> Result<Message> {
         .ok_or_else(|| Error::new("recvmsg", "unknown message", libc::EPROTO))
 }
 
+/// Receives one message without descriptors by read(2), as [`write`] sends one.
+pub fn read(socket: BorrowedFd<'_>) -> Result<Message> {
+    let mut buffer = [0u8; HEADER];
+    let length = sys::fs::read(socket, &mut buffer)?;
+    decode(buffer.get(..length).unwrap_or_default(), None)
+        .ok_or_else(|| Error::new("read", "unknown message", libc::EPROTO))
+}
+
 fn decode(bytes: &[u8], fd: Option<OwnedFd>) -> Option<Message> {
     if bytes.is_empty() {
         return Some(Message::End);
     }
-    let tag = bytes.first_chunk::<4>().map(|word| u32::from_le_bytes(*word))?;
+    let tag = word(bytes, 0)?;
     if tag == FAILED {
         return Failure::decode(bytes).map(Message::Failed);
     }
@@ -159,6 +184,9 @@ fn decode(bytes: &[u8], fd: Option<OwnedFd>) -> Option<Message> {
         (GO, None) => Some(Message::Go),
         (AT_HOOKS, None) => Some(Message::AtHooks),
         (HOOKS_DONE, None) => Some(Message::HooksDone),
+        (LISTENING, None) => Some(Message::Listening(word(bytes, 1)?.cast_signed())),
+        (LISTENER, Some(fd)) => Some(Message::Listener(fd)),
+        (LISTENER_DONE, None) => Some(Message::ListenerDone),
         (READY, None) => Some(Message::Ready),
         _ => None,
     }
@@ -173,7 +201,14 @@ mod tests {
         let (ours, theirs) = sys::socket::seqpacket_pair()?;
         let failure =
             Failure { step: 7, errno: libc::EPERM, code: Code::E_MOUNT, text: "mount".into() };
-        for message in [Message::Go, Message::AtHooks, Message::HooksDone, Message::Ready] {
+        for message in [
+            Message::Go,
+            Message::AtHooks,
+            Message::HooksDone,
+            Message::Listening(7),
+            Message::ListenerDone,
+            Message::Ready,
+        ] {
             send(ours.as_fd(), &message)?;
             let got = receive(theirs.as_fd())?;
             assert_eq!(std::mem::discriminant(&got), std::mem::discriminant(&message));
@@ -190,6 +225,7 @@ mod tests {
         assert!(decode(&[1, 0, 0], None).is_none());
         assert!(decode(&header(99, 0, 0, 0), None).is_none());
         assert!(decode(&header(CONSOLE, 0, 0, 0), None).is_none());
+        assert!(decode(&header(LISTENER, 0, 0, 0), None).is_none());
         assert!(decode(&header(FAILED, 0, 0, 4000), None).is_none());
         let mut long = header(FAILED, 0, 0, PAYLOAD_MAX + 1).to_vec();
         long.extend(vec![b'x'; PAYLOAD_MAX + 1]);

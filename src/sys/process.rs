@@ -92,6 +92,14 @@ pub fn pidfd_open(pid: i32) -> Result<OwnedFd> {
     owned(ret, "pidfd_open", pid)
 }
 
+/// `pidfd_getfd`(2): a copy, close-on-exec, of a descriptor that another process has under `number`.
+/// Needs what ptrace(2) of it would need.
+pub fn pidfd_getfd(pidfd: BorrowedFd<'_>, number: i32) -> Result<OwnedFd> {
+    // SAFETY: takes no pointer.
+    let ret = unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), number, 0) };
+    owned(ret, "pidfd_getfd", number)
+}
+
 /// `pidfd_send_signal`(2); signal 0 only asks.
 pub fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<()> {
     // SAFETY: a null siginfo makes the kernel fill it as kill(2) would.

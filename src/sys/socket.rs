@@ -24,20 +24,28 @@ pub fn seqpacket_pair() -> Result<(OwnedFd, OwnedFd)> {
     .map_err(|errno| failed("socketpair", errno))
 }
 
-/// Sends one message, with descriptors; never a `SIGPIPE`.
+/// Sends one message, with descriptors; never a `SIGPIPE`. On a stream socket a long one may go in
+/// several parts, the descriptors with the first.
 pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<()> {
     let raw: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
     let rights = [ControlMessage::ScmRights(&raw)];
-    let control: &[ControlMessage<'_>] = if raw.is_empty() { &[] } else { &rights };
+    let mut control: &[ControlMessage<'_>] = if raw.is_empty() { &[] } else { &rights };
+    let mut unsent = bytes;
     loop {
         match nix::sys::socket::sendmsg::<()>(
             socket.as_raw_fd(),
-            &[IoSlice::new(bytes)],
+            &[IoSlice::new(unsent)],
             control,
             MsgFlags::MSG_NOSIGNAL,
             None,
         ) {
-            Ok(_) => return Ok(()),
+            Ok(count) => {
+                control = &[];
+                unsent = unsent.get(count..).unwrap_or_default();
+                if unsent.is_empty() {
+                    return Ok(());
+                }
+            }
             Err(nix::errno::Errno::EINTR) => {}
             Err(errno) => return Err(failed("sendmsg", errno)),
         }

@@ -91,11 +91,9 @@ fn every_problem_is_reported_at_its_place() {
             {"index": 0, "value": 1, "op": "SCMP_CMP_EQ"},
             {"index": 6, "value": 1, "op": "SCMP_CMP_EQ"}]}]}"#;
     let expected = [
-        "/defaultAction",
         "/syscalls/0/names",
         "/syscalls/1/errnoRet",
         "/syscalls/1/names/1",
-        "/syscalls/2/names/1",
         "/syscalls/3/args/1/index",
         "/listenerMetadata",
         "/listenerPath",
