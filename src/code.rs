@@ -179,6 +179,12 @@ codes! {
     E_ID_MAPPING_VALUE Config ""
     /// The ids cannot be mapped: not the caller's, or newuidmap refuses.
     E_ID_MAPPING Host "the caller's ranges are in /etc/subuid and /etc/subgid"
+    /// The filesystem cannot map ids, or the caller may not do it.
+    E_ID_MAPPED_MOUNT Host "mount_setattr(2) lists the filesystems that can, MOUNT_ATTR_IDMAP"
+    /// A name of a network device is none, or is given twice.
+    E_NET_DEVICE_NAME Config ""
+    /// A network device is missing, or cannot be moved to the container.
+    E_NET_DEVICE Host "the caller needs CAP_NET_ADMIN over both network namespaces"
     /// A device node is described wrongly.
     E_DEVICE Config ""
     /// A device node cannot be made, or something else is in its place.
@@ -218,6 +224,10 @@ codes! {
     E_SCHEDULER_VALUE Config ""
     /// The kernel refuses the scheduling attributes, the I/O priority or the CPUs.
     E_SCHEDULER Host "real-time policies need CAP_SYS_NICE"
+    /// A memory policy that the kernel cannot have: nodes or flags that its mode does not take.
+    E_MEMORY_POLICY_VALUE Config "see set_mempolicy(2)"
+    /// The kernel refuses the memory policy.
+    E_MEMORY_POLICY Host "the nodes must be online and in the container's cpuset"
     /// The execution domain or its flags cannot be set.
     E_PERSONALITY Config ""
     /// The host has no AppArmor or no SELinux, and a label was asked for.
@@ -269,6 +279,13 @@ codes! {
     E_MEMORY_IN_USE Container ""
     /// The cgroup cannot be frozen or thawed.
     E_FREEZE Container ""
+
+    /// A name or a line of `intelRdt` is not possible.
+    E_RDT_VALUE Config ""
+    /// There is no resctrl filesystem, or the group in it cannot be used.
+    E_RDT Host "mount -t resctrl resctrl /sys/fs/resctrl"
+    /// The socket that NOTIFY_SOCKET names cannot be reached.
+    E_NOTIFY Caller ""
 
     /// The container's first process ended before it was ready.
     E_INIT_DIED Container ""

@@ -56,15 +56,22 @@ fn delete_unrecorded(root: &Path, id: &str, force: bool) -> Result<Vec<Finding>>
 /// Kills what is left and removes everything, the record last: until it is gone, delete can be tried
 /// again.
 pub fn remove(root: &Path, container: &Container) -> Result<Vec<Finding>> {
+    let committed = !container.state.created.is_empty();
     if let Some(init) = container.init()? {
         thaw(container)?;
         end(init.as_fd(), "container init still running")?;
+    }
+    if !committed && !container.state.net_devices.is_empty() {
+        spawn::netdev::take_back_from(&container.state)?;
+    }
+    // A reboot empties resctrl, too.
+    if let Some(record) = &container.state.rdt {
+        crate::rdt::remove(record, !committed)?;
     }
     // Cgroups do not survive a reboot; what is there by that name now is somebody else's.
     if crate::state::boot_id()? == container.state.boot {
         crate::cgroup::remove(&container.state.cgroup, true, UNDO_DEADLINE)?;
     }
-    let committed = !container.state.created.is_empty();
     if let (false, Some(path)) = (committed, &container.state.pid_file) {
         spawn::pid_file::remove_own(path, container.state.init)?;
         spawn::pid_file::remove_temporary(path, &container.state.id)?;

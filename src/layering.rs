@@ -15,6 +15,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("plan", &["cgroup", "error", "host", "seccomp"]),
     ("hooks", &["error", "plan", "sys"]),
     ("state", &["cgroup", "error", "sys"]),
+    ("mountinfo", &["error", "sys"]),
+    ("rdt", &["error", "mountinfo", "plan", "state", "sys"]),
     ("init", &["cgroup", "error", "hooks", "plan", "seccomp", "spawn", "sys"]),
 ];
 

@@ -29,7 +29,9 @@ pub mod init;
 #[allow(clippy::disallowed_methods)]
 mod layering;
 pub mod log;
+pub mod mountinfo;
 pub mod plan;
+pub mod rdt;
 pub mod seccomp;
 pub mod spawn;
 pub mod state;

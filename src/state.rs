@@ -26,6 +26,48 @@ pub struct Pid {
     pub start: u64,
 }
 
+/// A network device of the host that is, or was to be, the container's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MovedDevice {
+    /// Its name in the runtime's network namespace.
+    pub host: String,
+    /// Its number there.
+    pub host_index: i32,
+    /// It was up.
+    pub up: bool,
+    /// Its number in the container.
+    pub index: i32,
+}
+
+/// The resctrl group of a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RdtRecord {
+    /// Absolute path of the group.
+    pub group: PathBuf,
+    /// It was, or was to be, made by create.
+    pub made: bool,
+    /// config.json names it, so others may share it.
+    pub named: bool,
+    /// Absolute path of the container's own monitoring group.
+    pub monitor: Option<PathBuf>,
+}
+
+impl RdtRecord {
+    fn to_json(&self) -> Value {
+        let monitor = self.monitor.as_ref().map(|path| path.to_string_lossy());
+        json!([self.group.to_string_lossy(), self.made, self.named, monitor])
+    }
+
+    fn from_json(value: &Value) -> Option<Self> {
+        Some(Self {
+            group: value.get(0)?.as_str()?.into(),
+            made: value.get(1)?.as_bool()?,
+            named: value.get(2)?.as_bool()?,
+            monitor: value.get(3)?.as_str().map(PathBuf::from),
+        })
+    }
+}
+
 /// The record.
 #[derive(Debug, Clone)]
 pub struct State {
@@ -57,6 +99,15 @@ pub struct State {
     pub personality: Option<u64>,
     /// The root is only a chroot(2): exec must enter it by init's.
     pub chroot: bool,
+    /// Arguments of set_mempolicy(2), for exec.
+    pub memory_policy: Option<(u32, Vec<u64>)>,
+    /// Its resctrl group.
+    pub rdt: Option<RdtRecord>,
+    /// Network devices that go back if create does not succeed.
+    pub net_devices: Vec<MovedDevice>,
+    /// The joined network namespace that they are in. A new one dies with init, and its devices with it or
+    /// (real ones) back to the host.
+    pub network: Option<PathBuf>,
     /// A pid file that create has to take away when it fails.
     pub pid_file: Option<PathBuf>,
     /// The creator's user name, for `list`.
@@ -68,6 +119,7 @@ impl State {
     #[must_use]
     pub fn to_json(&self) -> Value {
         let pid = |pid: &Option<Pid>| pid.map(|pid| json!([pid.pid, pid.start]));
+        let devices = self.net_devices.iter().map(|d| json!([d.host, d.host_index, d.up, d.index]));
         json!({
             "id": self.id,
             "ociVersion": self.oci_version,
@@ -83,6 +135,10 @@ impl State {
             "keyring": self.keyring,
             "personality": self.personality,
             "chroot": self.chroot,
+            "memoryPolicy": self.memory_policy,
+            "rdt": self.rdt.as_ref().map(RdtRecord::to_json),
+            "netDevices": devices.collect::<Vec<_>>(),
+            "network": self.network.as_ref().map(|path| path.to_string_lossy()),
             "pidFile": self.pid_file.as_ref().map(|path| path.to_string_lossy()),
             "owner": self.owner,
         })
@@ -116,6 +172,18 @@ impl State {
             keyring: flag("keyring"),
             personality: value.get("personality").and_then(Value::as_u64),
             chroot: flag("chroot"),
+            memory_policy: value.get("memoryPolicy").and_then(|policy| {
+                let mode = u32::try_from(policy.get(0)?.as_u64()?).ok()?;
+                let nodes = policy.get(1)?.as_array()?.iter().filter_map(Value::as_u64);
+                Some((mode, nodes.collect()))
+            }),
+            rdt: value.get("rdt").and_then(RdtRecord::from_json),
+            net_devices: value
+                .get("netDevices")
+                .and_then(Value::as_array)
+                .map(|list| list.iter().filter_map(moved_device).collect())
+                .unwrap_or_default(),
+            network: text("network").map(PathBuf::from),
             pid_file: text("pidFile").map(PathBuf::from),
             owner: text("owner").unwrap_or_default(),
         })
@@ -137,6 +205,16 @@ impl State {
         };
         Ok(serde_json::from_slice(&bytes).ok().as_ref().and_then(Self::from_json))
     }
+}
+
+fn moved_device(value: &Value) -> Option<MovedDevice> {
+    let index = |at: usize| value.get(at)?.as_i64().and_then(|index| i32::try_from(index).ok());
+    Some(MovedDevice {
+        host: value.get(0)?.as_str()?.to_owned(),
+        host_index: index(1)?,
+        up: value.get(2)?.as_bool()?,
+        index: index(3)?,
+    })
 }
 
 /// Writes a new file of mode 0600 in the state directory.

@@ -12,6 +12,7 @@ use crate::host::Host;
 use crate::plan::config::Config;
 use crate::plan::exec::{ExecPlan, Kept, Overrides};
 use crate::plan::listener::Listener;
+use crate::plan::memory_policy::MemoryPolicy;
 use crate::spawn::exec::Request;
 use crate::{bundle, plan, seccomp, spawn, state};
 
@@ -76,11 +77,13 @@ fn read_and_plan(matches: &ArgMatches, container: &Container) -> Result<(ExecPla
     let host = Host::gather()?;
     let seccomp = filter(container)?;
     let notified = seccomp.as_ref().is_some_and(|program| program.notify);
+    let policy = container.state.memory_policy.clone();
     let kept = Kept {
         listener: if notified { listener(container, &host)? } else { None },
         seccomp,
         keyring: container.state.keyring,
         personality: container.state.personality,
+        memory_policy: policy.map(|(mode, nodes)| MemoryPolicy { mode, nodes }),
     };
     if let Some(file) = args::path(matches, "process")? {
         let (process, mut warnings) = bundle::parse::<Process>(&bundle::read(&file)?)?;

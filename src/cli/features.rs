@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::plan::check::{OCI_VERSION_MAX, OCI_VERSION_MIN};
 use crate::plan::namespaces::{KINDS, Kind};
-use crate::plan::{caps, options};
+use crate::plan::{caps, memory_policy, options};
 use crate::seccomp;
 
 const COMMIT: Option<&str> = option_env!("ONGGI_COMMIT");
@@ -17,9 +17,7 @@ pub fn features() -> anyhow::Result<u8> {
 
 /// The document of features.md, spec 1.3: only what is implemented.
 fn document() -> Value {
-    let unsupported = |option: &str| matches!(option, "idmap" | "ridmap");
-    let mount_options: Vec<&str> =
-        options::TABLE.iter().map(|(name, _)| *name).filter(|name| !unsupported(name)).collect();
+    let mount_options: Vec<&str> = options::TABLE.iter().map(|(name, _)| *name).collect();
     let namespaces: Vec<&str> =
         KINDS.iter().filter(|kind| **kind != Kind::User).map(|kind| kind.name()).collect();
     json!({
@@ -45,9 +43,13 @@ fn document() -> Value {
             },
             "apparmor": {"enabled": true},
             "selinux": {"enabled": true},
-            "intelRdt": {"enabled": false},
-            "mountExtensions": {"idmap": {"enabled": false}},
-            "netDevices": {"enabled": false},
+            "intelRdt": {"enabled": true, "schemata": true, "monitoring": true},
+            "memoryPolicy": {
+                "modes": memory_policy::MODES.map(|(name, _, _)| name),
+                "flags": memory_policy::FLAGS.map(|(name, _, _)| name),
+            },
+            "mountExtensions": {"idmap": {"enabled": true}},
+            "netDevices": {"enabled": true},
         },
         "annotations": {
             "dev.onggi.version": env!("CARGO_PKG_VERSION"),

@@ -12,6 +12,12 @@ pub fn rlimit(child: &Child<'_>, index: usize) -> Result<()> {
         .map_err(|error| error.about(&limit.name).into())
 }
 
+/// Sets the NUMA memory policy, in the container's cgroup, whose nodes it may not leave.
+pub fn memory_policy(child: &Child<'_>) -> Result<()> {
+    let Some(policy) = &child.process()?.memory_policy else { return Ok(()) };
+    Ok(sys::memory::set_mempolicy(policy.mode, &policy.nodes)?)
+}
+
 /// Sets the container's file mode creation mask.
 pub fn umask(child: &Child<'_>) -> Result<()> {
     sys::fs::umask(child.process()?.umask);

@@ -198,6 +198,7 @@ impl<'a> Child<'a> {
             Do::Hostname => self.hostname(),
             Do::Domainname => self.domainname(),
             Do::Personality => self.personality(),
+            Do::MemoryPolicy => identity::memory_policy(self),
             Do::SlaveHostTree => rootfs::slave_host_tree(),
             Do::AttachRootfs => rootfs::attach(self),
             Do::Mount(index) => mount::mount(self, index),

@@ -27,7 +27,10 @@ pub fn mount(child: &Child<'_>, index: usize) -> Result<()> {
                 tree.ok_or_else(|| Error::text(Code::E_INTERNAL, "source was not opened"))?,
             )
         }
-        Source::Fs { fstype, source } => filesystem(create, root, mount, fstype, source),
+        Source::Fs { fstype, source } => {
+            let map = create.prepared.id_maps.get(index).and_then(Option::as_ref);
+            filesystem(create, root, (mount, map), fstype, source)
+        }
         Source::Cgroup => cgroup(create, root, mount),
         Source::Remount => remount(root, mount),
     }
@@ -97,7 +100,7 @@ fn set_propagation(mount: BorrowedFd<'_>, options: &Options) -> Result<()> {
 fn filesystem(
     create: &Create<'_>,
     root: BorrowedFd<'_>,
-    mount: &Mount,
+    (mount, map): (&Mount, Option<&OwnedFd>),
     fstype: &str,
     source: &str,
 ) -> Result<()> {
@@ -124,6 +127,7 @@ fn filesystem(
         copyup::copy(target.as_fd(), made.as_fd())?;
         sys::mount::mount_setattr(made.as_fd(), 0, &attributes(mount.options.attr))?;
     }
+    crate::spawn::idmap::apply(mount, made.as_fd(), map)?;
     if !mount.options.recursive.is_empty() {
         sys::mount::mount_setattr(made.as_fd(), 0, &attributes(mount.options.recursive))?;
     }

@@ -2,8 +2,6 @@
 
 use std::fmt::Display;
 
-use oci_spec::runtime::Linux;
-
 use crate::plan::config::Config;
 
 use super::namespaces::{Kind, Namespaces};
@@ -98,20 +96,6 @@ pub fn names(spec: &Config, namespaces: &Namespaces, findings: &mut Findings) {
         if key.is_empty() {
             findings.problem(Code::E_ANNOTATION, "/annotations", "has an empty key");
         }
-    }
-}
-
-/// What a later version brings: refused, never ignored.
-pub fn not_yet(linux: &Linux, findings: &mut Findings) {
-    let not_yet = "is not supported by this version";
-    if linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty()) {
-        findings.problem(Code::E_NOT_SUPPORTED, "/linux/netDevices", not_yet);
-    }
-    if linux.intel_rdt().is_some() {
-        findings.problem(Code::E_NOT_SUPPORTED, "/linux/intelRdt", not_yet);
-    }
-    if linux.memory_policy().is_some() {
-        findings.problem(Code::E_NOT_SUPPORTED, "/linux/memoryPolicy", not_yet);
     }
 }
 

@@ -4,6 +4,7 @@ use oci_spec::runtime::Process as Spec;
 
 use super::caps::{self, CapSets};
 use super::listener::Listener;
+use super::memory_policy::MemoryPolicy;
 use super::process::{self, Process};
 use super::steps::{self, Step};
 use crate::error::{Code, Error, Finding, Findings};
@@ -46,6 +47,8 @@ pub struct Kept {
     pub keyring: bool,
     /// Argument of personality(2).
     pub personality: Option<u64>,
+    /// Arguments of set_mempolicy(2).
+    pub memory_policy: Option<MemoryPolicy>,
 }
 
 /// What exec's child will do.
@@ -74,6 +77,7 @@ pub fn plan(
         Some(overrides) => overridden(spec, overrides, host, &mut findings),
     };
     process.personality = kept.personality;
+    process.memory_policy = kept.memory_policy;
     let Kept { seccomp, listener, keyring, .. } = kept;
     let steps = steps::exec(&process, &seccomp, keyring);
     Ok((ExecPlan { process, seccomp, listener, steps }, findings.finish()?))

@@ -32,6 +32,14 @@ pub struct Hooks {
     pub poststop: Vec<Hook>,
 }
 
+impl Hooks {
+    /// Whether any runs in the runtime's namespaces before the root switch.
+    #[must_use]
+    pub fn has_runtime(&self) -> bool {
+        !self.prestart.is_empty() || !self.create_runtime.is_empty()
+    }
+}
+
 /// Checks all hooks.
 pub fn plan(spec: &Config, findings: &mut Findings) -> Hooks {
     let Some(hooks) = &spec.hooks else {

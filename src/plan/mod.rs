@@ -9,13 +9,18 @@ pub mod config;
 pub mod devices;
 pub mod exec;
 pub mod hooks;
+pub mod idmap;
 pub mod ids;
 pub mod listener;
+pub mod lists;
+pub mod memory_policy;
 pub mod mounts;
 pub mod namespaces;
+pub mod netdevs;
 pub mod options;
 pub mod paths;
 pub mod process;
+pub mod rdt;
 pub mod steps;
 #[cfg(test)]
 #[allow(clippy::panic, clippy::indexing_slicing, clippy::disallowed_methods)]
@@ -36,8 +41,10 @@ use hooks::Hooks;
 use listener::Listener;
 use mounts::Mount;
 use namespaces::{Kind, Namespaces};
+use netdevs::NetDevice;
 use paths::{Hidden, Sysctl};
 use process::Process;
+use rdt::Rdt;
 use steps::Step;
 
 /// What the command line adds to config.json.
@@ -86,6 +93,8 @@ pub struct Plan {
     pub rootfs_propagation: Option<(u64, bool)>,
     /// Namespaces.
     pub namespaces: Namespaces,
+    /// Network devices that the container gets.
+    pub net_devices: Vec<NetDevice>,
     /// Mounts in order.
     pub mounts: Vec<Mount>,
     /// Device nodes.
@@ -108,6 +117,8 @@ pub struct Plan {
     pub keyring: bool,
     /// Cgroup and limits.
     pub cgroup: Placement,
+    /// The resctrl group.
+    pub rdt: Option<Rdt>,
     /// The process; create without one is legal, start is not.
     pub process: Option<Process>,
     /// The seccomp filter.
@@ -139,11 +150,10 @@ pub fn create(
         &none
     });
     check::version(&spec.oci_version, &mut findings);
-    check::not_yet(linux, &mut findings);
     let namespaces = namespaces::plan(linux, &mut findings);
     check::names(spec, &namespaces, &mut findings);
     let label = mount_label(linux, host, &mut findings);
-    let mounts = mounts::plan(spec, bundle, &namespaces, label, &mut findings);
+    let mounts = mounts::plan(spec, bundle, (linux, &namespaces), label, &mut findings);
     let (rootfs, root_readonly) = root(spec, bundle, &namespaces, &mut findings);
     let rootfs_propagation = rootfs_propagation(linux, &namespaces, &mut findings);
     let text = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
@@ -159,6 +169,7 @@ pub fn create(
             _ => libc::MS_SLAVE,
         },
         rootfs_propagation,
+        net_devices: netdevs::plan(linux.net_devices().as_ref(), &namespaces, &mut findings),
         devices: devices::plan(linux, &mounts, &mut findings),
         dev_links: !devices::dev_is_bound(&mounts),
         masked: list("/linux/maskedPaths", linux.masked_paths(), &namespaces, &mut findings),
@@ -169,6 +180,7 @@ pub fn create(
         domainname: text(&spec.domainname),
         keyring: !options.no_new_keyring,
         cgroup: crate::cgroup::plan(linux, id, &options.cgroup, &host.cgroups, &mut findings),
+        rdt: rdt::plan(linux.intel_rdt().as_ref(), &mut findings),
         process: spec.process.as_ref().map(|spec| process::plan(spec, host, &mut findings)),
         seccomp,
         listener,
@@ -178,8 +190,10 @@ pub fn create(
         steps: Vec::new(),
     };
     let personality = process::personality(linux.personality().as_ref(), &mut findings);
+    let memory_policy = memory_policy::plan(linux.memory_policy().as_ref(), &mut findings);
     if let Some(process) = &mut plan.process {
         process.personality = personality;
+        process.memory_policy = memory_policy;
     }
     terminal(plan.process.as_ref(), options, &mut findings);
     plan.steps = steps::create(&plan);

@@ -2,9 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use oci_spec::runtime::Linux;
+
 use crate::plan::config::Config;
 
 use super::check::no_nul;
+use super::idmap::{self, IdMap};
 use super::namespaces::{Kind, Namespaces};
 use super::options::{self, Options};
 use crate::error::{At, Code, Findings};
@@ -43,6 +46,8 @@ pub struct Mount {
     pub destination: String,
     /// Its options.
     pub options: Options,
+    /// How its ids are mapped.
+    pub idmap: Option<IdMap>,
     /// It may lie on or below a procfs: it is one, or is on the list of harmless files.
     pub on_proc: bool,
 }
@@ -98,12 +103,12 @@ pub fn clean(path: &Path) -> String {
 pub fn plan(
     spec: &Config,
     bundle: &Path,
-    namespaces: &Namespaces,
+    around: (&Linux, &Namespaces),
     mount_label: Option<&str>,
     findings: &mut Findings,
 ) -> Vec<Mount> {
     let mounts = spec.mounts.as_deref().unwrap_or_default();
-    if !mounts.is_empty() && !namespaces.is_new(Kind::Mount) {
+    if !mounts.is_empty() && !around.1.is_new(Kind::Mount) {
         findings.problem(
             Code::E_NEEDS_NAMESPACE,
             "/mounts",
@@ -115,7 +120,17 @@ pub fn plan(
         .iter()
         .enumerate()
         .filter_map(|(index, mount)| {
-            one(At::item("/mounts", index), mount, bundle, mount_label, findings)
+            let at = At::item("/mounts", index);
+            let mut planned = one(at, mount, bundle, mount_label, findings)?;
+            planned.idmap = idmap::plan(at, mount, planned.options.idmap, around, findings);
+            if planned.idmap.is_some() && planned.source == Source::Remount {
+                findings.problem(
+                    Code::E_MOUNT_OPTION,
+                    at.leaf("/options"),
+                    "ids are mapped before a mount is attached",
+                );
+            }
+            Some(planned)
         })
         .collect()
 }
@@ -133,16 +148,6 @@ fn one(
     }
     no_nul(at.leaf("/destination"), &spec.destination().to_string_lossy(), findings);
     let mut options = options::parse(raw);
-    if options.idmap
-        || spec.uid_mappings().as_ref().is_some_and(|maps| !maps.is_empty())
-        || spec.gid_mappings().as_ref().is_some_and(|maps| !maps.is_empty())
-    {
-        findings.problem(
-            Code::E_NOT_SUPPORTED,
-            at,
-            "idmapped mounts are not supported by this version",
-        );
-    }
     if spec.destination().as_os_str().is_empty() {
         findings.problem(Code::E_MOUNT_DESTINATION, at.leaf("/destination"), "is empty");
         return None;
@@ -181,7 +186,7 @@ fn one(
         }
     }
     let on_proc = check_proc(at, &destination, &source, findings);
-    Some(Mount { at, source, destination, options, on_proc })
+    Some(Mount { at, source, destination, options, idmap: None, on_proc })
 }
 
 fn source(

@@ -1,6 +1,6 @@
 //! Which namespaces are new, joined or inherited.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Linux, LinuxNamespaceType};
 
@@ -118,6 +118,12 @@ impl Namespaces {
     #[must_use]
     pub fn is_joined(&self, kind: Kind) -> bool {
         self.joined.iter().any(|joined| joined.kind == kind)
+    }
+
+    /// The file of a namespace to be entered.
+    #[must_use]
+    pub fn path_of(&self, kind: Kind) -> Option<&Path> {
+        self.joined.iter().find(|joined| joined.kind == kind).map(|joined| joined.path.as_path())
     }
 
     /// Whether the container has its own: new, or another's that was named.

@@ -141,8 +141,8 @@ pub struct Options {
     pub remount: bool,
     /// Copy what lies below a tmpfs into it.
     pub tmpcopyup: bool,
-    /// An idmapped mount was asked for.
-    pub idmap: bool,
+    /// An idmapped mount was asked for, of the whole tree or not.
+    pub idmap: Option<bool>,
     /// Everything else, for the filesystem: `key` or `key=value`.
     pub data: Vec<String>,
 }
@@ -171,7 +171,7 @@ pub fn parse(options: &[String]) -> Options {
             Some(Bind(all)) => sum.bind = Some(all || sum.bind == Some(true)),
             Some(Remount) => sum.remount = true,
             Some(TmpCopyUp) => sum.tmpcopyup = true,
-            Some(Idmap(_)) => sum.idmap = true,
+            Some(Idmap(all)) => sum.idmap = Some(all || sum.idmap == Some(true)),
             Some(Nothing) => {}
             None if option.is_empty() => {}
             None => sum.data.push(option.clone()),

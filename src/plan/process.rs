@@ -7,6 +7,8 @@ use oci_spec::runtime::{
 
 use super::caps::{self, CapSets};
 use super::check::{id, no_nul};
+use super::lists;
+use super::memory_policy::MemoryPolicy;
 use crate::error::{At, Code, Findings};
 use crate::host::Host;
 
@@ -84,6 +86,8 @@ pub struct Process {
     pub exec_affinity: ExecAffinity,
     /// Argument of personality(2); of the container, for exec'd processes as well.
     pub personality: Option<u64>,
+    /// NUMA memory policy; of the container, for exec'd processes as well.
+    pub memory_policy: Option<MemoryPolicy>,
     /// `AppArmor` profile to enter at execve.
     pub apparmor: Option<String>,
     /// `SELinux` label to enter at execve.
@@ -147,6 +151,7 @@ pub fn plan(spec: &oci_spec::runtime::Process, host: &Host, findings: &mut Findi
         io_priority: io_priority(spec.io_priority().as_ref(), findings),
         exec_affinity: exec_affinity(spec, findings),
         personality: None,
+        memory_policy: None,
         apparmor: label(
             "/process/apparmorProfile",
             spec.apparmor_profile().as_deref(),
@@ -284,6 +289,7 @@ fn scheduler(
         LinuxSchedulerPolicy::SchedIdle => 5,
         LinuxSchedulerPolicy::SchedDeadline => 6,
     };
+    check_scheduler(spec, findings);
     let flags = spec.flags().iter().flatten().fold(0, |sum, flag| sum | scheduler_flag(flag));
     let nice = spec.nice().unwrap_or(0);
     if !(-20..=19).contains(&nice) {
@@ -306,6 +312,45 @@ fn scheduler(
         deadline: spec.deadline().unwrap_or(0),
         period: spec.period().unwrap_or(0),
     })
+}
+
+/// What the kernel would refuse with a bare EINVAL (`__sched_setscheduler`, `__checkparam_dl`).
+fn check_scheduler(spec: &oci_spec::runtime::Scheduler, findings: &mut Findings) {
+    use LinuxSchedulerPolicy::{SchedDeadline, SchedFifo, SchedRr};
+    let (policy, priority) = (spec.policy(), spec.priority().unwrap_or(0));
+    let keeps = |flag| spec.flags().iter().flatten().any(|known| *known == flag);
+    if keeps(LinuxSchedulerFlag::SchedFlagKeepPolicy) {
+        return;
+    }
+    let at = At::of("/process/scheduler");
+    let fixed = matches!(policy, SchedFifo | SchedRr);
+    if fixed && !(1..=99).contains(&priority) && !keeps(LinuxSchedulerFlag::SchedFlagKeepParams) {
+        findings.problem(
+            Code::E_SCHEDULER_VALUE,
+            at.leaf("/priority"),
+            format!("{policy} needs one from 1 to 99"),
+        );
+    } else if !fixed && priority != 0 {
+        findings.problem(
+            Code::E_SCHEDULER_VALUE,
+            at.leaf("/priority"),
+            "is for SCHED_FIFO and SCHED_RR only",
+        );
+    }
+    let times = [spec.runtime(), spec.deadline(), spec.period()].map(|time| time.unwrap_or(0));
+    let [runtime, deadline, period] = times;
+    if *policy != SchedDeadline {
+        if times != [0; 3] {
+            findings.problem(
+                Code::E_SCHEDULER_VALUE,
+                at,
+                "runtime, deadline and period are for SCHED_DEADLINE only",
+            );
+        }
+    } else if runtime < 1024 || deadline < runtime || (period != 0 && period < deadline) {
+        let text = "SCHED_DEADLINE needs 1024 ns <= runtime <= deadline <= period";
+        findings.problem(Code::E_SCHEDULER_VALUE, at, text);
+    }
 }
 
 fn scheduler_flag(flag: &LinuxSchedulerFlag) -> u64 {
@@ -347,37 +392,13 @@ fn exec_affinity(spec: &oci_spec::runtime::Process, findings: &mut Findings) -> 
     let Some(spec) = spec.exec_cpu_affinity() else { return ExecAffinity::default() };
     let mut read = |at: &'static str, list: Option<&String>| {
         let list = list.filter(|list| !list.is_empty())?;
-        let mask = cpus(list);
-        if mask.is_none() {
-            findings.problem(Code::E_SCHEDULER_VALUE, at, format!("{list:?} is no list of CPUs"));
-        }
-        mask
+        let mask = lists::mask(list);
+        mask.map_err(|text| findings.problem(Code::E_SCHEDULER_VALUE, at, text)).ok()
     };
     ExecAffinity {
         initial: read("/process/execCPUAffinity/initial", spec.initial().as_ref()),
         last: read("/process/execCPUAffinity/final", spec.cpu_affinity_final().as_ref()),
     }
-}
-
-/// A list such as `0-3,7` as a bit mask.
-fn cpus(list: &str) -> Option<Vec<u64>> {
-    /// The kernel's largest NR_CPUS.
-    const MOST: usize = 8192;
-    let mut mask: Vec<u64> = Vec::new();
-    for part in list.split(',') {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let (first, last): (usize, usize) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
-        if first > last || last >= MOST {
-            return None;
-        }
-        mask.resize(mask.len().max(last / 64 + 1), 0);
-        for cpu in first..=last {
-            if let Some(word) = mask.get_mut(cpu / 64) {
-                *word |= 1 << (cpu % 64);
-            }
-        }
-    }
-    Some(mask)
 }
 
 /// The argument of personality(2).
@@ -393,20 +414,4 @@ pub fn personality(
         LinuxPersonalityDomain::PerLinux => 0,
         LinuxPersonalityDomain::PerLinux32 => 8,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn cpu_lists_are_bit_masks_or_refused() {
-        assert_eq!(cpus("0"), Some(vec![1]));
-        assert_eq!(cpus("0-3,7"), Some(vec![0x8f]));
-        assert_eq!(cpus("63-64"), Some(vec![1 << 63, 1]));
-        assert_eq!(cpus("1300").map(|mask| mask.len()), Some(21));
-        for bad in ["", "x", "3-1", "1-", "-1", "0,", "8192", "0-99999999999", "0x1"] {
-            assert_eq!(cpus(bad), None, "{bad:?}");
-        }
-    }
 }

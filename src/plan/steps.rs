@@ -27,6 +27,7 @@ pub enum Do {
     Hostname,
     Domainname,
     Personality,
+    MemoryPolicy,
     SlaveHostTree,
     AttachRootfs,
     Mount(usize),
@@ -74,6 +75,7 @@ impl Do {
             }
             Self::Loopback | Self::Hostname | Self::Domainname => Code::E_NAMESPACE,
             Self::Personality => Code::E_PERSONALITY,
+            Self::MemoryPolicy => Code::E_MEMORY_POLICY,
             Self::SlaveHostTree | Self::AttachRootfs | Self::SwitchRoot => Code::E_ROOT_SWITCH,
             Self::RootfsPropagation | Self::RootReadonly => Code::E_ROOT_SWITCH,
             Self::Mount(_) => Code::E_MOUNT,
@@ -100,8 +102,8 @@ impl Do {
 /// The acts of `create`'s child, in order.
 ///
 /// Why this order: namespaces before what is set in them; sources were opened before all of this
-/// (CVE-2021-30465); sysctls through a private procfs before masks; hooks before the root switch, as
-/// the spec says; masks when every mount is there; limits and identity last, because they would hinder
+/// (CVE-2021-30465); network devices and hooks before the sysctls that name a device, those through a
+/// private procfs before masks; hooks before the root switch, as the spec says; masks when every mount is there; limits and identity last, because they would hinder
 /// our own work; seccomp after everything that needs a call the profile may forbid.
 #[must_use]
 pub fn create(plan: &Plan) -> Vec<Step> {
@@ -194,14 +196,16 @@ fn rootfs(plan: &Plan, list: &mut Vec<Step>) {
     if plan.dev_links {
         push(list, "", Do::DefaultLinks);
     }
-    for (index, _) in plan.sysctls.iter().enumerate() {
-        push(list, "/linux/sysctl", Do::Sysctl(index));
-    }
     if plan.process.as_ref().is_some_and(|process| process.terminal) {
         push(list, "/process/terminal", Do::Console);
     }
-    if !plan.hooks.prestart.is_empty() || !plan.hooks.create_runtime.is_empty() {
-        push(list, "/hooks", Do::RuntimeHooks);
+    let hooks = plan.hooks.has_runtime();
+    if hooks || !plan.net_devices.is_empty() {
+        push(list, if hooks { "/hooks" } else { "/linux/netDevices" }, Do::RuntimeHooks);
+    }
+    // When the devices are there that some of them are about: moved, or made by a hook.
+    for (index, _) in plan.sysctls.iter().enumerate() {
+        push(list, "/linux/sysctl", Do::Sysctl(index));
     }
     for (index, hook) in plan.hooks.create_container.iter().enumerate() {
         list.push(Step { at: hook.at, act: Do::ContainerHooks(index) });
@@ -246,6 +250,9 @@ fn identity(
     push(list, "/process/env", Do::Home);
     if process.personality.is_some() {
         push(list, "/linux/personality", Do::Personality);
+    }
+    if process.memory_policy.is_some() {
+        push(list, "/linux/memoryPolicy", Do::MemoryPolicy);
     }
     for (index, limit) in process.rlimits.iter().enumerate() {
         list.push(Step { at: limit.at, act: Do::Rlimit(index) });

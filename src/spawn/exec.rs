@@ -8,7 +8,8 @@ use serde_json::Value;
 use super::borrow::Borrow;
 use super::listener::Agent;
 use super::protocol::{self, Message};
-use super::{Created, end_child, pid_file, render, schedule, send_fd, set_oom_score_adj};
+use super::schedule::{schedule, set_oom_score_adj};
+use super::{Created, end_child, pid_file, render, send_fd};
 use crate::cgroup::{Group, SubCgroup};
 use crate::container::Container;
 use crate::error::{Code, Error, NOT_RUNNING, Result};
@@ -70,7 +71,11 @@ pub fn exec(container: &Container, plan: &ExecPlan, request: &Request) -> Result
         exact: !request.sub_cgroups.is_empty(),
     };
     let (cloned, socket) = clone(child, socket, &target)?;
-    match attend(plan, request, &cloned, &socket, agent) {
+    let placed = match &container.state.rdt {
+        Some(record) => crate::rdt::place(record, cloned.pid),
+        None => Ok(()),
+    };
+    match placed.and_then(|()| attend(plan, request, &cloned, &socket, agent)) {
         Ok(terminal) => Ok(Created { pid: cloned.pid, pidfd: cloned.pidfd, terminal }),
         Err(error) => Err(super::also(error, end_child(&cloned))),
     }

@@ -5,10 +5,14 @@
 
 pub mod borrow;
 pub mod exec;
+pub mod hook_state;
+pub mod idmap;
 pub mod listener;
+pub mod netdev;
 pub mod pid_file;
 pub mod prepare;
 pub mod protocol;
+pub mod schedule;
 pub mod seal;
 pub mod userns;
 
@@ -27,15 +31,16 @@ use crate::host::Host;
 use crate::init::{self, Child, Work};
 use crate::plan::Plan;
 use crate::plan::namespaces::Kind;
-use crate::plan::process::Process;
 use crate::plan::steps::Step;
 use crate::state::{self, State};
 use crate::sys;
 use crate::sys::process::Exit;
 use borrow::Borrow;
+pub use hook_state::HookState;
 use listener::Agent;
 use prepare::Prepared;
 use protocol::{Failure, Message};
+use schedule::{schedule, set_oom_score_adj};
 
 /// How long undoing may wait for processes and cgroups to go.
 pub const UNDO_DEADLINE: Duration = Duration::from_secs(10);
@@ -76,35 +81,12 @@ pub struct Created {
 
 /// Makes a container up to its gate, or leaves nothing.
 pub fn create(plan: &Plan, host: &Host, request: &Request<'_>) -> Result<Created> {
-    let prepared = prepare::prepare(plan)?;
+    let prepared = prepare::prepare(plan, host)?;
     let agent = plan.listener.as_ref().map(Agent::connect).transpose()?;
     let mut making = Making { agent, ..Making::reserve(plan, host, request)? };
     match making.make(plan, host, request, prepared) {
         Ok(created) => Ok(created),
         Err(error) => Err(making.undo(plan, error)),
-    }
-}
-
-/// What hooks read on stdin.
-#[derive(Debug)]
-pub struct HookState<'a> {
-    state: State,
-    annotations: &'a Value,
-}
-
-impl HookState<'_> {
-    /// The state of runtime.md, with a pid as the hook sees it.
-    #[must_use]
-    pub fn json(&self, status: &str, pid: i32) -> String {
-        self.value(status, pid).to_string()
-    }
-
-    fn value(&self, status: &str, pid: i32) -> Value {
-        let mut json = container::oci_state(&self.state, Status::Creating, pid, self.annotations);
-        if let Some(object) = json.as_object_mut() {
-            object.insert("status".into(), status.into());
-        }
-        json
     }
 }
 
@@ -120,6 +102,8 @@ struct Making<'a> {
     placed: bool,
     /// Runtime hooks have run, so that poststop hooks are due when it fails (decided order).
     hooked: bool,
+    /// Where network devices were moved, so that they can be found again.
+    networks: Option<netdev::Networks>,
     terminal: Option<OwnedFd>,
     /// Who gets the seccomp listener.
     agent: Option<Agent>,
@@ -149,6 +133,7 @@ impl<'a> Making<'a> {
                 child: None,
                 placed: false,
                 hooked: false,
+                networks: None,
                 terminal: None,
                 agent: None,
             }),
@@ -164,6 +149,7 @@ impl<'a> Making<'a> {
     ) -> Result<(OwnedFd, State)> {
         let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW;
         let dir = sys::fs::openat(root.as_fd(), &sys::cstr("open", &plan.id)?, flags, 0)?;
+        let policy = plan.process.as_ref().and_then(|process| process.memory_policy.as_ref());
         let state = State {
             id: plan.id.clone(),
             oci_version: request.oci_version.to_owned(),
@@ -179,6 +165,10 @@ impl<'a> Making<'a> {
             keyring: plan.keyring,
             personality: plan.process.as_ref().and_then(|process| process.personality),
             chroot: plan.switch == crate::plan::Switch::Chroot,
+            memory_policy: policy.map(|policy| (policy.mode, policy.nodes.clone())),
+            rdt: None,
+            net_devices: Vec::new(),
+            network: plan.namespaces.path_of(Kind::Network).map(Path::to_owned),
             pid_file: request.pid_file.clone(),
             owner: owner(host.euid),
         };
@@ -201,6 +191,7 @@ impl<'a> Making<'a> {
             .map_err(|error| error.or_code(Code::E_CGROUP))?;
         self.state.cgroup = group.record();
         self.placed = true;
+        self.make_rdt(plan, &prepared)?;
         let mounts = init::cgroup_mounts(&self.state.cgroup, plan)?;
         let (socket, theirs) = sys::socket::seqpacket_pair()?;
         let oci_state = HookState { state: self.state.clone(), annotations: request.annotations };
@@ -301,6 +292,9 @@ impl<'a> Making<'a> {
     /// What only the parent can do to the child before it begins.
     fn place(&self, plan: &Plan, group: &Group) -> Result<()> {
         group.apply_late(&plan.cgroup)?;
+        if let Some(record) = &self.state.rdt {
+            crate::rdt::place(record, self.pid())?;
+        }
         let Some(process) = &plan.process else { return Ok(()) };
         set_oom_score_adj(self.pid(), process)
     }
@@ -323,8 +317,9 @@ impl<'a> Making<'a> {
                 Message::Ready => return Ok(()),
                 Message::Console(master) => self.terminal = Some(master),
                 Message::AtHooks => {
+                    self.give_devices(plan)?;
                     let state = oci_state.json("creating", self.pid());
-                    self.hooked = true;
+                    self.hooked = plan.hooks.has_runtime();
                     crate::hooks::run_all(&plan.hooks.prestart, &state)?;
                     crate::hooks::run_all(&plan.hooks.create_runtime, &state)?;
                     protocol::send(socket.as_fd(), &Message::HooksDone)?;
@@ -337,6 +332,25 @@ impl<'a> Making<'a> {
                 _ => return Err(Error::text(Code::E_INTERNAL, "the child spoke out of turn")),
             }
         }
+    }
+
+    /// Makes the container's resctrl group, recorded first.
+    fn make_rdt(&mut self, plan: &Plan, prepared: &Prepared) -> Result<()> {
+        let (Some(rdt), Some(record)) = (&plan.rdt, &prepared.rdt) else { return Ok(()) };
+        self.state.rdt = Some(record.clone());
+        self.state.save(self.dir.as_fd())?;
+        crate::rdt::make(record, rdt)
+    }
+
+    /// Moves the network devices of the plan into the container.
+    fn give_devices(&mut self, plan: &Plan) -> Result<()> {
+        if plan.net_devices.is_empty() {
+            return Ok(());
+        }
+        let networks = self.networks.insert(netdev::Networks::of(self.pid())?);
+        self.state.net_devices = networks.intend(&plan.net_devices)?;
+        self.state.save(self.dir.as_fd())?;
+        networks.give(&plan.net_devices, &self.state.net_devices)
     }
 
     /// The child is gone without a word.
@@ -391,8 +405,14 @@ impl<'a> Making<'a> {
     /// Takes back everything, in reverse, and adds to the error what could not be.
     fn undo(mut self, plan: &Plan, error: Error) -> Error {
         let mut error = error;
+        if let Some(networks) = &self.networks {
+            error = also(error, networks.take_back(&self.state.net_devices));
+        }
         if let Some(child) = self.child.take() {
             error = also(error, end_child(&child));
+        }
+        if let Some(record) = &self.state.rdt {
+            error = also(error, crate::rdt::remove(record, true));
         }
         if self.placed {
             error = also(error, crate::cgroup::remove(&self.state.cgroup, true, UNDO_DEADLINE));
@@ -466,40 +486,6 @@ pub fn render(steps: &[Step], failure: &Failure) -> Error {
         _ => text.to_owned(),
     };
     Error::text(failure.code, text)
-}
-
-/// Sets `oom_score_adj` of a child that waits for Go.
-pub fn set_oom_score_adj(pid: i32, process: &Process) -> Result<()> {
-    let Some(score) = process.oom_score_adj else { return Ok(()) };
-    let path = sys::cstr("open", format!("/proc/{pid}/oom_score_adj"))?;
-    sys::fs::open(&path, libc::O_WRONLY)
-        .and_then(|file| sys::fs::write_all(file.as_fd(), score.to_string().as_bytes()))
-        .map_err(|error| {
-            Error::at(Code::E_OOM_SCORE_ADJ, "/process/oomScoreAdj")(error.about(score))
-        })
-}
-
-/// Scheduling of a child that has done its own work: a `SCHED_DEADLINE` task could not have forked.
-pub fn schedule(pid: i32, process: &Process) -> Result<()> {
-    if let Some(scheduler) = &process.scheduler {
-        let attr = sys::sched::SchedAttr {
-            size: u32::try_from(size_of::<sys::sched::SchedAttr>()).unwrap_or(0),
-            policy: scheduler.policy,
-            flags: scheduler.flags,
-            nice: scheduler.nice,
-            priority: scheduler.priority,
-            runtime: scheduler.runtime,
-            deadline: scheduler.deadline,
-            period: scheduler.period,
-        };
-        sys::sched::sched_setattr(pid, &attr)
-            .map_err(Error::at(Code::E_SCHEDULER, "/process/scheduler"))?;
-    }
-    if let Some(value) = process.io_priority {
-        sys::sched::ioprio_set(pid, value)
-            .map_err(Error::at(Code::E_SCHEDULER, "/process/ioPriority"))?;
-    }
-    Ok(())
 }
 
 /// Sends one descriptor to a listening socket, with a name as engines expect.

@@ -6,10 +6,13 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use super::idmap;
 use crate::error::{At, Code, Error, Result};
+use crate::host::Host;
 use crate::plan::mounts::{Mount, Source};
 use crate::plan::namespaces::{Joined, Kind, Namespaces};
 use crate::plan::{Plan, Switch};
+use crate::state::RdtRecord;
 use crate::sys;
 use crate::sys::mount::MountAttr;
 
@@ -26,12 +29,17 @@ pub struct Prepared {
     pub null: Option<OwnedFd>,
     /// For each joined namespace of the plan, its file.
     pub namespaces: Vec<OwnedFd>,
+    /// For each mount of the plan, the user namespace that maps its ids.
+    pub id_maps: Vec<Option<OwnedFd>>,
+    /// What will be the container's resctrl group.
+    pub rdt: Option<RdtRecord>,
 }
 
 /// Opens everything the plan names on the host.
-pub fn prepare(plan: &Plan) -> Result<Prepared> {
+pub fn prepare(plan: &Plan, host: &Host) -> Result<Prepared> {
     let namespaces = join_files(&plan.namespaces)?;
     foreign_only(plan, &namespaces)?;
+    let rdt = plan.rdt.as_ref().map(|rdt| crate::rdt::intend(rdt, &plan.id)).transpose()?;
     let rootfs = open_rootfs(&plan.rootfs)?;
     let tree = match plan.switch {
         Switch::Chroot => None,
@@ -40,13 +48,15 @@ pub fn prepare(plan: &Plan) -> Result<Prepared> {
                 .map_err(Error::at(Code::E_ROOTFS, "/root/path"))?,
         ),
     };
+    let id_maps = idmap::namespaces(plan, &namespaces, host)?;
     let sources = plan
         .mounts
         .iter()
-        .map(|mount| source(mount, plan.propagation))
+        .zip(&id_maps)
+        .map(|(mount, map)| source(mount, plan.propagation, map.as_ref()))
         .collect::<Result<Vec<_>>>()?;
     let null = if plan.masked.is_empty() { None } else { Some(null_device(plan.propagation)?) };
-    Ok(Prepared { rootfs, tree, sources, null, namespaces })
+    Ok(Prepared { rootfs, tree, sources, null, namespaces, id_maps, rdt })
 }
 
 /// The rootfs directory; a link as its last component is refused, for it could be changed.
@@ -73,7 +83,7 @@ pub fn clone_tree(
     Ok(tree)
 }
 
-fn source(mount: &Mount, propagation: u64) -> Result<Option<OwnedFd>> {
+fn source(mount: &Mount, propagation: u64, map: Option<&OwnedFd>) -> Result<Option<OwnedFd>> {
     let Source::Bind { path, recursive } = &mount.source else { return Ok(None) };
     let at = mount.at.leaf("/source");
     let failed = |error: sys::Error| {
@@ -87,6 +97,7 @@ fn source(mount: &Mount, propagation: u64) -> Result<Option<OwnedFd>> {
     if mount.destination == "/proc" {
         only_a_whole_procfs(mount, &tree)?;
     }
+    idmap::apply(mount, tree.as_fd(), map)?;
     Ok(Some(tree))
 }
 
@@ -165,6 +176,13 @@ fn foreign_only(plan: &Plan, files: &[OwnedFd]) -> Result<()> {
                     joined.at.leaf("/path")
                 ),
             ));
+        }
+        if joined.kind == Kind::Network
+            && !plan.net_devices.is_empty()
+            && is_ours(joined.kind, file.as_fd())?
+        {
+            let text = "/linux/netDevices: the joined network namespace is the host's";
+            return Err(Error::text(Code::E_NAMESPACE_HOST, text));
         }
         let Some(sysctl) = plan.sysctls.iter().find(|sysctl| sysctl.kind == joined.kind) else {
             continue;

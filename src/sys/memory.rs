@@ -9,6 +9,16 @@ pub fn trim_heap() {
     }
 }
 
+/// set_mempolicy(2); `nodes` has one bit per memory node, `mode` the flags in its upper bits.
+pub fn set_mempolicy(mode: u32, nodes: &[u64]) -> super::Result<()> {
+    // The kernel counts one bit less than it is told.
+    let bits = if nodes.is_empty() { 0 } else { nodes.len() * 64 + 1 };
+    let mask = if nodes.is_empty() { std::ptr::null() } else { nodes.as_ptr() };
+    // SAFETY: the mask is null or as long as we say.
+    let ret = unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, mask, bits) };
+    super::done(ret, "set_mempolicy", "")
+}
+
 /// Lets go of the pages of our own code and constants: they are read again from the executable when
 /// they are needed, which for a process that waits is hardly any.
 pub fn release_code() -> super::Result<()> {

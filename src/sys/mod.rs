@@ -10,6 +10,7 @@ pub mod exec;
 pub mod fs;
 pub mod memory;
 pub mod mount;
+pub mod netlink;
 pub mod process;
 pub mod sched;
 pub mod socket;

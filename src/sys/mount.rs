@@ -37,7 +37,17 @@ pub struct MountAttr {
     pub userns_fd: u64,
 }
 
+/// `MOUNT_ATTR_IDMAP`
+const IDMAP: u64 = 0x10_0000;
+
 impl MountAttr {
+    /// Maps ids as this user namespace does; the descriptor must live as long as this.
+    #[must_use]
+    pub fn idmap(namespace: BorrowedFd<'_>) -> Self {
+        let userns_fd = u64::from(namespace.as_raw_fd().cast_unsigned());
+        Self { set: IDMAP, userns_fd, ..Self::default() }
+    }
+
     /// Whether it would change anything.
     #[must_use]
     pub fn is_empty(&self) -> bool {
