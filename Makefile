@@ -5,7 +5,7 @@ CARGO ?= cargo
 HOST := $(shell rustc -vV | sed -n 's/^host: //p')
 RELEASE := target/$(HOST)/release/onggi
 
-.PHONY: all demo test check bench sweep conformance install clean test-vm
+.PHONY: all demo test check bench sweep mutants conformance install clean test-vm
 
 all: $(RELEASE)
 
@@ -39,6 +39,10 @@ sweep: all
 # All integration tests on a systemd machine, which is a virtual one: hours. TESTS="apparmor::" for some.
 test-vm: all
 	hack/test-vm $(RELEASE) $(TESTS)
+
+# Takes one protection away at a time and shows that its security tests fail then. MUTANTS="seal label" for some.
+mutants:
+	hack/mutants/run $(MUTANTS)
 
 install: all
 	install -D -m 0755 $(RELEASE) $(DESTDIR)$(PREFIX)/sbin/onggi

@@ -167,6 +167,7 @@ fn confined_runtime_with_no_new_privileges_stacks_the_profile() {
 fn confined_runtime_changes_the_profile() {
     require!(root, apparmor, program("aa-exec"));
     let (bundle, profile) = with_profile("exec sleep 1000", "");
+    bundle.edit(|config| config.set("/process/noNewPrivileges", false));
     let outer = Profile::load(&bundle, "outer", "change_profile -> **,");
     let web = bundle.container("web");
     let confine = ["aa-exec", "-p", outer.name.as_str(), "--"];

@@ -116,3 +116,51 @@ fn an_orphan_becomes_our_child_and_is_reaped_at_once() {
     assert_eq!(status.code(), Some(7));
     assert!(!fs::exists(format!("/proc/{pid}")).unwrap());
 }
+
+/// Every source below a directory of the repository, as one text.
+fn sources(dir: &std::path::Path, text: &mut String) {
+    for entry in fs::read_dir(dir).unwrap().flatten() {
+        match entry.path() {
+            path if path.is_dir() => sources(&path, text),
+            path if path.extension().is_some_and(|end| end == "rs") => {
+                text.push_str(&fs::read_to_string(path).unwrap());
+            }
+            _ => {}
+        }
+    }
+}
+
+/// A document that names a test or a mutant which is not there proves nothing; nor does a mutant that
+/// nobody knows of.
+#[test]
+fn tests_and_mutants_that_the_security_document_names_exist() {
+    let root = crate::engines::fixture::repository("..");
+    let Ok(document) = fs::read_to_string(root.join("docs/security.md")) else {
+        // The test program runs on a machine without the repository.
+        require!(path("docs/security.md"));
+        return;
+    };
+    let mut code = String::new();
+    sources(&root.join("integration"), &mut code);
+    sources(&root.join("src"), &mut code);
+    let is_test = |name: &str| {
+        name.matches('_').count() > 2
+            && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+    };
+    let named = document.split('`').skip(1).step_by(2).filter(|name| is_test(name));
+    let missing: Vec<&str> = named.filter(|name| !code.contains(&format!("fn {name}("))).collect();
+    assert!(missing.is_empty(), "no such test: {missing:?}");
+    let table = document.split("### Which test proves which rule").nth(1).unwrap();
+    let rows = table.split("\n## ").next().unwrap().lines().filter(|line| line.starts_with("| "));
+    let column = rows.filter_map(|row| row.trim_end_matches(" |").rsplit_once("| "));
+    let mut told: Vec<&str> = column.flat_map(|(_, names)| names.split(", ")).collect();
+    told.retain(|name| !name.is_empty() && *name != "Mutants" && !name.starts_with('|'));
+    told.sort_unstable();
+    told.dedup();
+    let files = fs::read_dir(root.join("hack/mutants")).unwrap().flatten();
+    let names = files.map(|file| file.file_name().to_string_lossy().into_owned());
+    let mut there: Vec<String> =
+        names.filter_map(|name| name.strip_suffix(".patch").map(str::to_string)).collect();
+    there.sort_unstable();
+    assert_eq!(told, there, "the mutants of the document and those of hack/mutants");
+}

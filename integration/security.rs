@@ -215,13 +215,18 @@ fn t14_dev_null_symlink_of_a_volume_is_no_mask_source() {
 #[test]
 fn t15_console_symlink_of_the_image_is_not_followed_to_the_host() {
     require!(root);
-    for name in ["console", "pts", "ptmx", "pts/0"] {
+    for (name, file) in [
+        ("console", "file"),
+        ("console", "new"),
+        ("pts", "dir"),
+        ("ptmx", "file"),
+        ("pts/0", "file"),
+    ] {
         let bundle = Bundle::with(|config| without_dev(config).set("/process/terminal", true));
         let outside = Outside::new(bundle.dir().join("outside"));
         let link = bundle.rootfs().join("dev").join(name);
         fs::create_dir_all(link.parent().unwrap()).unwrap();
-        let to = outside.path().join(if name == "pts" { "dir" } else { "file" });
-        symlink(to, link).unwrap();
+        symlink(outside.path().join(file), link).unwrap();
         let socket = FdSocket::bind(bundle.dir());
         let web = bundle.container("web");
         let output = web.call("create", &["--console-socket", socket.path()]).run();
@@ -318,7 +323,7 @@ fn t19_endless_chain_of_links_is_a_clean_error() {
 #[test]
 fn t20_prepared_files_in_the_rootfs_harm_nobody() {
     require!(root);
-    for kind in ["symlink", "fifo", "hard link", "device", "directory"] {
+    for kind in ["symlink", "dangling symlink", "fifo", "hard link", "device", "directory"] {
         let bundle = Bundle::with(without_dev);
         let outside = Outside::new(bundle.dir().join("outside"));
         let source = bundle.dir().join("source");
@@ -339,6 +344,7 @@ fn prepare(kind: &str, path: &std::path::Path, outside: &std::path::Path) {
     let text = path.to_str().unwrap();
     match kind {
         "symlink" => symlink(outside.join("file"), path).unwrap(),
+        "dangling symlink" => symlink(outside.join("new"), path).unwrap(),
         "hard link" => fs::hard_link(outside.join("file"), path).unwrap(),
         "directory" => fs::create_dir(path).unwrap(),
         "fifo" => assert!(host::tool(&["mkfifo", text]).0.success()),

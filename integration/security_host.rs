@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use serde_json::json;
+
 use crate::support::{Bundle, Process, host, onggi, reaper};
 
 /// Every entry below a directory, itself included, with its mode bits; no links are followed.
@@ -270,4 +272,30 @@ fn created_init_is_not_dumpable() {
     assert!(!status.success(), "{text}");
     web.start().ok();
     crate::support::eventually("it is an ordinary process", || look().0.success().then_some(()));
+}
+
+/// Rule 16: until a container is committed, all that has been started for it dies with its maker, by
+/// itself: nobody may ever call delete.
+/// Notices: the death signals of init and of hooks.
+#[test]
+fn rule16_init_and_hooks_die_with_a_killed_create() {
+    require!(root);
+    let bundle = Bundle::new();
+    // The harness finds it by its environment.
+    let env = [format!("OF={}", bundle.name())];
+    let hook = json!({ "path": "/bin/sleep", "args": ["sleep", "1000"], "env": env });
+    bundle.edit(|config| config.push("/hooks/createRuntime", hook));
+    let create = bundle.container("web").call("create", &[]).spawn();
+    let runtime = create.process();
+    let made = || host::processes_of(bundle.name()).into_iter().filter(|one| *one != runtime);
+    let started: Vec<Process> = crate::support::eventually("init and the hook are there", || {
+        let found: Vec<Process> = made().collect();
+        found.iter().any(|one| one.cmdline() == ["sleep", "1000"]).then_some(found)
+    });
+    assert_eq!(started.len(), 2, "{started:?}");
+    create.signal(libc::SIGKILL);
+    crate::support::eventually("they are dead, too", || {
+        (!started.iter().any(Process::is_alive)).then_some(())
+    });
+    reaper::wait(runtime.0, Duration::from_secs(10)).unwrap();
 }

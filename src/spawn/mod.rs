@@ -15,6 +15,7 @@ pub mod protocol;
 pub mod schedule;
 pub mod seal;
 pub mod userns;
+mod verify;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -375,6 +376,7 @@ impl<'a> Making<'a> {
     /// last of what can fail, as its existence means success.
     fn commit(&mut self, plan: &Plan, request: &Request<'_>) -> Result<Created> {
         if let Some(process) = &plan.process {
+            verify::init(self.pid(), process, plan.seccomp.is_some())?;
             schedule(self.pid(), process)?;
         }
         if let (Some(socket), Some(terminal)) = (&request.console_socket, &self.terminal) {
