@@ -43,7 +43,7 @@ fn help_of_every_command_exits_0() {
     let bundle = Bundle::new();
     let commands = [
         "create", "start", "state", "kill", "delete", "pause", "resume", "update", "run", "exec",
-        "list", "ps", "spec", "features",
+        "list", "ps", "events", "stats", "gc", "spec", "features",
     ];
     let all = bundle.onggi_without_root(&["--help"]).without_log().run().ok().stdout;
     for command in commands {

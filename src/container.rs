@@ -109,11 +109,14 @@ pub fn make_root(root: &Path) -> Result<OwnedFd> {
     open_root(root)?.ok_or_else(|| Error::text(Code::E_STATE_ROOT, "state root vanished"))
 }
 
+fn check_id(id: &str) -> Result<()> {
+    crate::plan::check::container_id(id).map_err(|text| Error::text(Code::E_ID_INVALID, text))
+}
+
 /// Opens a container's directory; `None` when it is not there.
-pub fn open_dir(root: &Path, id: &str) -> Result<Option<OwnedFd>> {
-    let Some(root) = open_root(root)? else { return Ok(None) };
+pub fn open_dir_in(root: BorrowedFd<'_>, id: &str) -> Result<Option<OwnedFd>> {
     let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW;
-    match sys::fs::openat(root.as_fd(), &sys::cstr("open", id)?, flags, 0) {
+    match sys::fs::openat(root, &sys::cstr("open", id)?, flags, 0) {
         Ok(dir) => Ok(Some(dir)),
         Err(error) if error.errno == libc::ENOENT => Ok(None),
         Err(error) => Err(error.into()),
@@ -173,13 +176,22 @@ pub fn open_process(who: Option<Pid>, boot: &str) -> Result<Option<OwnedFd>> {
 impl Container {
     /// Opens a container by id.
     pub fn open(root: &Path, id: &str) -> Result<Self> {
-        crate::plan::check::container_id(id)
-            .map_err(|text| Error::text(Code::E_ID_INVALID, text))?;
-        let dir =
-            open_dir(root, id)?.ok_or_else(|| Error::text(Code::E_NOT_FOUND, DOES_NOT_EXIST))?;
+        match open_root(root)? {
+            Some(root) => Self::open_in(root.as_fd(), id),
+            None => {
+                check_id(id)?;
+                Err(Error::text(Code::E_NOT_FOUND, DOES_NOT_EXIST))
+            }
+        }
+    }
+
+    /// Opens a container by id in an open state root.
+    pub fn open_in(root: BorrowedFd<'_>, id: &str) -> Result<Self> {
+        check_id(id)?;
+        let missing = || Error::text(Code::E_NOT_FOUND, DOES_NOT_EXIST);
+        let dir = open_dir_in(root, id)?.ok_or_else(missing)?;
         // A directory without a record is a create that died before it did anything.
-        let state = State::load(dir.as_fd())?
-            .ok_or_else(|| Error::text(Code::E_NOT_FOUND, DOES_NOT_EXIST))?;
+        let state = State::load(dir.as_fd())?.ok_or_else(missing)?;
         Ok(Self { dir, state })
     }
 
@@ -313,14 +325,22 @@ pub struct Lock {
     _file: OwnedFd,
 }
 
+/// Takes the lock of a container's directory; `None` when somebody else has it.
+pub fn try_lock(dir: BorrowedFd<'_>) -> Result<Option<Lock>> {
+    let file = sys::fs::openat(dir, c".", libc::O_RDONLY | libc::O_DIRECTORY, 0)?;
+    match sys::fs::flock(file.as_fd(), libc::LOCK_EX | libc::LOCK_NB) {
+        Err(error) if error.errno == libc::EWOULDBLOCK => Ok(None),
+        result => result.map(|()| Some(Lock { _file: file })).map_err(Error::from),
+    }
+}
+
 /// The ids in a state root, sorted.
-pub fn ids(root: &Path) -> Result<Option<Vec<String>>> {
-    let Some(root) = open_root(root)? else { return Ok(None) };
-    let mut ids: Vec<String> = sys::fs::list(root.as_fd())?
+pub fn ids(root: BorrowedFd<'_>) -> Result<Vec<String>> {
+    let mut ids: Vec<String> = sys::fs::list(root)?
         .into_iter()
         .filter_map(|name: CString| name.into_string().ok())
         .filter(|name| crate::plan::check::container_id(name).is_ok())
         .collect();
     ids.sort();
-    Ok(Some(ids))
+    Ok(ids)
 }

@@ -21,7 +21,9 @@ pub mod console;
 pub mod container;
 pub mod delete;
 pub mod error;
+pub mod events;
 pub mod foreground;
+pub mod gc;
 pub mod hooks;
 pub mod host;
 pub mod init;
@@ -35,6 +37,7 @@ pub mod rdt;
 pub mod seccomp;
 pub mod spawn;
 pub mod state;
+pub mod stats;
 #[allow(unsafe_code)]
 pub mod sys;
 pub mod update;

@@ -7,6 +7,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use serde_json::{Value, json};
 
@@ -232,10 +233,14 @@ pub fn read_file(dir: BorrowedFd<'_>, name: &std::ffi::CStr, limit: usize) -> sy
 }
 
 /// This boot's id: pids of another boot mean nothing.
-pub fn boot_id() -> Result<String> {
+pub fn boot_id() -> Result<&'static str> {
+    static BOOT: OnceLock<String> = OnceLock::new();
+    if let Some(boot) = BOOT.get() {
+        return Ok(boot);
+    }
     let file = sys::fs::open(c"/proc/sys/kernel/random/boot_id", libc::O_RDONLY)?;
     let bytes = sys::fs::read_to_end(file.as_fd(), 64)?;
-    Ok(String::from_utf8_lossy(&bytes).trim().to_owned())
+    Ok(BOOT.get_or_init(|| String::from_utf8_lossy(&bytes).trim().to_owned()))
 }
 
 /// State letter and start time of a process; `None` when there is none.

@@ -114,6 +114,14 @@ pub fn program(name: &str) -> Need {
     Need::new(format!("the program {name}"), host::find_program(name).is_some())
 }
 
+/// A module of python3, by its full name.
+pub fn python_module(name: &str) -> Need {
+    let import = format!("import {name}");
+    let met = host::find_program("python3").is_some()
+        && host::tool(&["python3", "-c", &import]).0.success();
+    Need::new(format!("the Python module {name}"), met)
+}
+
 /// A file or directory of the host.
 pub fn path(path: &str) -> Need {
     Need::new(path, Path::new(path).exists())

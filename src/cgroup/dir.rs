@@ -72,10 +72,19 @@ pub(super) fn open(place: &Place) -> Result<Option<Dir>> {
         other => other?,
     };
     match open_below(mount.as_fd(), &place.path, libc::O_RDONLY) {
+        Ok(fd) if is_another(place, fd.as_fd())? => Ok(None),
         Ok(fd) => Ok(Some(Dir::new(place, fd, false))),
         Err(error) if is_gone(&error) => Ok(None),
         Err(error) => Err(Error::from(error.about(place.dir()))),
     }
+}
+
+/// Whether what has the name of a recorded directory is not that one.
+pub(super) fn is_another(place: &Place, dir: BorrowedFd<'_>) -> sys::Result<bool> {
+    Ok(match place.inode {
+        Some(inode) => fs::fstat(dir)?.st_ino != inode,
+        None => false,
+    })
 }
 
 /// Makes a place with the parents it lacks. What was made is noted in `made`, even on failure.
@@ -105,7 +114,9 @@ pub(super) fn make(place: &Place, made: &mut Vec<Made>) -> Result<Dir> {
     if fresh {
         made.push(Made { parent, name: c_name });
     }
-    Ok(Dir::new(place, fd.map_err(named)?, fresh))
+    let mut dir = Dir::new(place, fd.map_err(named)?, fresh);
+    dir.place.inode = Some(fs::fstat(dir.as_fd()).map_err(named)?.st_ino);
+    Ok(dir)
 }
 
 fn make_parents(mount: OwnedFd, path: &str, made: &mut Vec<Made>) -> sys::Result<OwnedFd> {

@@ -119,13 +119,21 @@ impl Group {
         Self::open_some(record, |place| if v1 { place.has("freezer") } else { place.is_v2() })
     }
 
-    fn open_some(record: &Record, which: impl Fn(&Place) -> bool) -> Result<Option<Self>> {
+    pub(super) fn open_some(
+        record: &Record,
+        which: impl Fn(&Place) -> bool,
+    ) -> Result<Option<Self>> {
         let mut dirs = Vec::new();
         for place in record.places.iter().filter(|place| which(place)) {
             dirs.extend(dir::open(place)?);
         }
         let group = Self { manager: record.manager, dirs, made: Vec::new() };
         Ok((!group.dirs.is_empty()).then_some(group))
+    }
+
+    /// The directories as host paths.
+    pub fn dirs(&self) -> impl Iterator<Item = String> {
+        self.dirs.iter().map(|dir| dir.place.dir())
     }
 
     pub(super) fn v2(&self) -> Option<&Dir> {

@@ -119,11 +119,13 @@ impl Placement {
                 controllers: hierarchy.controllers.join(","),
                 mount: hierarchy.mount.clone(),
                 path: path.below(&hierarchy.self_path, false),
+                inode: None,
             }));
             places.extend(layout.v2.iter().map(|v2| Place {
                 controllers: String::new(),
                 mount: v2.mount.clone(),
                 path: path.below(&v2.self_path, true),
+                inode: None,
             }));
         }
         Record { manager: self.manager, owned: false, places }

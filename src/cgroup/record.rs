@@ -15,6 +15,9 @@ pub struct Place {
     pub mount: String,
     /// The directory below it, without a `/` in front.
     pub path: String,
+    /// The directory's inode, once it is known: the kernel gives no number twice in a boot, so another
+    /// directory of the same name is never taken for this one.
+    pub inode: Option<u64>,
 }
 
 impl Place {
@@ -58,11 +61,14 @@ impl Record {
             .places
             .iter()
             .map(|place| {
-                if place.path == path {
-                    json!([place.controllers, place.mount])
-                } else {
-                    json!([place.controllers, place.mount, place.path])
+                let mut dir = vec![json!(place.controllers), json!(place.mount)];
+                match (place.path != path, place.inode) {
+                    (false, None) => {}
+                    (false, inode) => dir.extend([Value::Null, json!(inode)]),
+                    (true, None) => dir.push(json!(place.path)),
+                    (true, inode) => dir.extend([json!(place.path), json!(inode)]),
                 }
+                Value::Array(dir)
             })
             .collect();
         json!({ "manager": self.manager.name(), "owned": self.owned, "path": path, "dirs": dirs })
@@ -94,6 +100,7 @@ impl Record {
                 controllers: controllers.to_owned(),
                 mount: mount.to_owned(),
                 path: path.to_owned(),
+                inode: dir.get(3).and_then(Value::as_u64),
             });
         }
         Ok(Self { manager, owned, places })

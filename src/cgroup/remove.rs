@@ -87,6 +87,11 @@ fn rmdir(place: &Place) -> Result<Option<Leaf>> {
         },
     };
     let c_name = sys::cstr("rmdir", name)?;
+    match is_ours(place, &parent, name) {
+        Ok(true) => {}
+        Ok(false) => return Ok(None),
+        Err(error) => return Err(named(error)),
+    }
     match fs::unlinkat(parent.as_fd(), &c_name, libc::AT_REMOVEDIR) {
         Ok(()) => return Ok(None),
         Err(error) if dir::is_gone(&error) => return Ok(None),
@@ -97,6 +102,27 @@ fn rmdir(place: &Place) -> Result<Option<Leaf>> {
         Ok(fd) => Ok(Some(Leaf { parent, name: c_name, dir: Dir::new(place, fd, false) })),
         Err(error) if dir::is_gone(&error) => Ok(None),
         Err(error) => Err(named(error)),
+    }
+}
+
+/// Whether the directory is there and not another one of the same name, which is left alone.
+fn is_ours(place: &Place, parent: &OwnedFd, name: &str) -> sys::Result<bool> {
+    match dir::open_below(parent.as_fd(), name, libc::O_PATH) {
+        Ok(fd) => Ok(!dir::is_another(place, fd.as_fd())?),
+        Err(error) if dir::is_gone(&error) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether there is a directory of that name that is not the recorded one; in another boot than that
+/// of the record each is.
+///
+/// # Errors
+/// When it cannot be looked at.
+pub fn is_another(place: &Place, this_boot: bool) -> Result<bool> {
+    match dir::open(&Place { inode: None, ..place.clone() })? {
+        Some(dir) => Ok(!this_boot || dir::is_another(place, dir.as_fd())?),
+        None => Ok(false),
     }
 }
 

@@ -26,6 +26,7 @@ const GLOBAL_FLAGS: &[&str] = &["debug", "systemd-cgroup"];
 const FLAGS: &[&str] = &[
     "all",
     "detach",
+    "dry-run",
     "force",
     "ignore-paused",
     "keep",
@@ -35,7 +36,9 @@ const FLAGS: &[&str] = &[
     "no-subreaper",
     "quiet",
     "rootless",
+    "stats",
     "tty",
+    "watch",
 ];
 
 /// Every command and what it is for.
@@ -50,6 +53,9 @@ const COMMANDS: &[(&str, &str)] = &[
     ("pause", "Stop all processes of a container for a while"),
     ("resume", "Let the processes of a paused container go on"),
     ("update", "Change the limits of a container"),
+    ("events", "Print statistics and memory shortages of a container as they come"),
+    ("stats", "Print what containers use"),
+    ("gc", "Remove what runtimes that were killed have left"),
     ("list", "List containers"),
     ("ps", "List the processes of a container"),
     ("spec", "Write a default config.json"),
@@ -252,6 +258,16 @@ fn definition(name: &str) -> Command {
             Arg::new("options").num_args(0..).trailing_var_arg(true).allow_hyphen_values(true),
         ),
         "update" => update_definition(command),
+        "events" => command
+            .arg(value("interval", "Time between statistics, 5s when absent"))
+            .arg(flag("stats", "Print the statistics once"))
+            .arg(id()),
+        "stats" => command
+            .arg(value("format", "table, json or openmetrics").short('f'))
+            .arg(flag("watch", "Go on, and print again when something happens").short('w'))
+            .arg(value("interval", "With --watch: longest time between, 5s when absent"))
+            .arg(Arg::new("ids").num_args(0..).value_name("ID").help("Only these")),
+        "gc" => command.arg(flag("dry-run", "Only tell").short('n')),
         "spec" => command
             .arg(value("bundle", "Where to write it").short('b').value_name("DIR"))
             .arg(flag("rootless", "For a user without rights")),

@@ -4,12 +4,16 @@
 
 mod args;
 mod create;
+mod duration;
+mod events;
 mod exec;
 mod features;
 mod freeze;
+mod gc;
 mod kill;
 mod query;
 mod spec;
+mod stats;
 mod update;
 
 #[cfg(test)]
@@ -94,6 +98,9 @@ fn run(command: &str, matches: &ArgMatches) -> ExitCode {
         "pause" => freeze::pause(&globals, sub),
         "resume" => freeze::resume(&globals, sub),
         "update" => update::update(&globals, sub),
+        "events" => events::events(&globals, sub),
+        "stats" => stats::stats(&globals, sub),
+        "gc" => gc::gc(&globals, sub),
         "kill" => kill::kill(&globals, sub),
         "delete" => kill::delete(&globals, sub),
         "spec" => spec::spec(sub),

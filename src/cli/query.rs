@@ -1,5 +1,7 @@
 //! `state`, `list` and `ps`.
 
+use std::os::fd::AsFd;
+
 use clap::ArgMatches;
 use serde_json::{Value, json};
 
@@ -19,33 +21,62 @@ pub fn state(globals: &Globals, matches: &ArgMatches) -> anyhow::Result<u8> {
 /// `onggi list`
 pub fn list(globals: &Globals, matches: &ArgMatches) -> anyhow::Result<u8> {
     let format = format(matches)?;
-    let ids = match container::ids(&globals.root)? {
-        Some(ids) => ids,
-        None if globals.root_given => {
+    let Some(root) = container::open_root(&globals.root)? else {
+        if globals.root_given {
             let text = format!("{}: no such file or directory", globals.root.display());
             return Err(Error::text(Code::E_STATE_ROOT, text).into());
         }
-        None => Vec::new(),
+        print(&if args::is_on(matches, "quiet") { String::new() } else { listing(&format, &[]) })?;
+        return Ok(0);
     };
+    let ids = container::ids(root.as_fd())?;
     if args::is_on(matches, "quiet") {
         let lines: String = ids.iter().map(|id| format!("{id}\n")).collect();
         print(&lines)?;
         return Ok(0);
     }
-    let mut states = Vec::with_capacity(ids.len());
+    let mut found = Vec::with_capacity(ids.len());
     for id in ids {
-        match Container::open(&globals.root, &id) {
+        match Container::open_in(root.as_fd(), &id) {
             Ok(container) => {
                 let status = container.status()?;
-                states.push(container.oci_state(status, container.pid())?);
+                // The whole configuration has to be read for them, and no column shows them.
+                let annotations =
+                    if format == "json" { container.annotations()? } else { Value::Null };
+                let pid = container.pid();
+                found.push(container::oci_state(&container.state, status, pid, &annotations));
             }
             // Deleted since the directory was read, or reserved and not yet recorded.
             Err(error) if error.to_string() == DOES_NOT_EXIST => {}
             Err(error) => return Err(error.into()),
         }
     }
-    print(&if format == "json" { format!("{}\n", json!(states)) } else { table(&states) })?;
+    print(&listing(&format, &found))?;
     Ok(0)
+}
+
+fn listing(format: &str, states: &[Value]) -> String {
+    const COLUMNS: [(&str, &str); 6] = [
+        ("ID", "id"),
+        ("PID", "pid"),
+        ("STATUS", "status"),
+        ("BUNDLE", "bundle"),
+        ("CREATED", "created"),
+        ("OWNER", "owner"),
+    ];
+    if format == "json" {
+        return format!("{}\n", json!(states));
+    }
+    let cell = |state: &Value, key: &str| match state.get(key) {
+        Some(Value::String(text)) => crate::log::clean(text),
+        Some(other) => other.to_string(),
+        None => String::new(),
+    };
+    let rows: Vec<Vec<String>> = states
+        .iter()
+        .map(|state| COLUMNS.iter().map(|(_, key)| cell(state, key)).collect())
+        .collect();
+    table(&COLUMNS.map(|(title, _)| title), &rows)
 }
 
 fn format(matches: &ArgMatches) -> Result<String> {
@@ -59,34 +90,24 @@ fn format(matches: &ArgMatches) -> Result<String> {
     }
 }
 
-fn table(states: &[Value]) -> String {
-    const COLUMNS: [(&str, &str); 6] = [
-        ("ID", "id"),
-        ("PID", "pid"),
-        ("STATUS", "status"),
-        ("BUNDLE", "bundle"),
-        ("CREATED", "created"),
-        ("OWNER", "owner"),
-    ];
-    let cell = |state: &Value, key: &str| match state.get(key) {
-        Some(Value::String(text)) => crate::log::clean(text),
-        Some(other) => other.to_string(),
-        None => String::new(),
-    };
+/// Columns as wide as their widest cell.
+pub fn table(titles: &[&str], rows: &[Vec<String>]) -> String {
+    let widths: Vec<usize> = titles
+        .iter()
+        .enumerate()
+        .map(|(column, title)| {
+            let cells = rows.iter().filter_map(|row| row.get(column));
+            cells.map(|cell| cell.chars().count()).fold(title.len(), usize::max)
+        })
+        .collect();
     let mut out = String::new();
-    let widths = COLUMNS.map(|(title, key)| {
-        states.iter().map(|state| cell(state, key).chars().count()).fold(title.len(), usize::max)
-    });
-    let mut line = |cells: [String; 6]| {
-        for (text, width) in cells.iter().zip(widths) {
+    let titles: Vec<String> = titles.iter().map(|title| (*title).to_owned()).collect();
+    for row in std::iter::once(&titles).chain(rows) {
+        for (text, width) in row.iter().zip(&widths) {
             out.push_str(&format!("{text:width$}   "));
         }
         out.truncate(out.trim_end().len());
         out.push('\n');
-    };
-    line(COLUMNS.map(|(title, _)| title.to_owned()));
-    for state in states {
-        line(COLUMNS.map(|(_, key)| cell(state, key)));
     }
     out
 }

@@ -156,7 +156,7 @@ impl<'a> Making<'a> {
             oci_version: request.oci_version.to_owned(),
             bundle: plan.bundle.clone(),
             rootfs: plan.rootfs.clone(),
-            boot: state::boot_id()?,
+            boot: state::boot_id()?.to_owned(),
             creator: Some(state::identify(sys::process::getpid())?),
             init: None,
             created: String::new(),

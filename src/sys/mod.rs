@@ -11,6 +11,7 @@ pub mod fs;
 pub mod memory;
 pub mod mount;
 pub mod netlink;
+pub mod notify;
 pub mod process;
 pub mod sched;
 pub mod socket;

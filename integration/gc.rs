@@ -1,0 +1,213 @@
+//! gc: what runtimes that were killed have left goes away; everything else stays.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use serde_json::{Value, json};
+
+use crate::support::{Bundle, Process, eventually, host, reaper};
+
+fn gc(bundle: &Bundle, options: &[&str]) -> String {
+    bundle.onggi(&[&["gc"], options].concat()).run().ok().stdout
+}
+
+/// A create whose runtime kills itself when everything is made, but for the end.
+fn crashed() -> Bundle {
+    let bundle = Bundle::with(|config| {
+        config.hook("createRuntime", "/bin/sh", &["sh", "-c", "kill -9 $PPID"])
+    });
+    let web = bundle.container("web");
+    assert_eq!(web.create().signal(), Some(libc::SIGKILL));
+    std::mem::forget(web);
+    eventually("no process is left", || host::processes_of(bundle.name()).is_empty().then_some(()));
+    bundle
+}
+
+fn edit_state(bundle: &Bundle, edit: impl FnOnce(&mut Value)) {
+    let file = bundle.root().join("web/state.json");
+    let mut state: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    edit(&mut state);
+    fs::write(&file, state.to_string()).unwrap();
+}
+
+/// The container's directories, one per hierarchy.
+fn directories(bundle: &Bundle) -> Vec<PathBuf> {
+    let roots = host::hierarchies().into_iter();
+    roots.map(|root| root.join(bundle.name())).filter(|dir| dir.is_dir()).collect()
+}
+
+#[test]
+fn gc_removes_what_a_killed_create_has_left() {
+    require!(root);
+    let bundle = crashed();
+    assert!(!directories(&bundle).is_empty());
+    let told = gc(&bundle, &["--dry-run"]);
+    assert!(told.starts_with("web: would remove, create did not finish: cgroup /"), "{told}");
+    assert!(!directories(&bundle).is_empty() && bundle.root().join("web").is_dir());
+    let told = gc(&bundle, &[]);
+    assert!(told.starts_with("web: removed, create did not finish: cgroup /"), "{told}");
+    bundle.assert_clean();
+    assert_eq!(gc(&bundle, &[]), "");
+}
+
+/// At thirty moments, spread over the time that an undisturbed create takes.
+#[test]
+fn gc_cleans_up_after_a_create_that_was_killed_at_any_moment() {
+    require!(root);
+    let bundle = Bundle::with(|config| config.hook("createRuntime", "/bin/true", &["true"]));
+    let web = bundle.container("web");
+    let begin = Instant::now();
+    web.create().ok();
+    let whole = begin.elapsed();
+    web.delete_force().ok();
+    for step in 0..30 {
+        let create = web.call("create", &[]).spawn();
+        if reaper::wait(create.process().0, whole * step / 30).is_none() {
+            let _ = create.process().kill(libc::SIGKILL);
+        }
+        eventually("create has ended", || create.has_ended().then_some(()));
+        eventually("its child has ended", || {
+            // A created container is none of gc's business.
+            let created = web.state_call().stdout.contains("\"created\"");
+            (created || host::processes_of(bundle.name()).is_empty()).then_some(())
+        });
+        if gc(&bundle, &[]).contains("just being made") {
+            let (status, text) = host::tool(&[
+                "touch",
+                "-d",
+                "1 hour ago",
+                bundle.root().join("web").to_str().unwrap(),
+            ]);
+            assert!(status.success(), "{text}");
+            gc(&bundle, &[]);
+        }
+        if web.state_call().code() == 0 {
+            assert_eq!(web.status(), "created");
+            web.delete_force().ok();
+        }
+        bundle.assert_clean();
+    }
+}
+
+/// Engines' containers, in whatever state they are.
+#[test]
+fn gc_leaves_containers_alone() {
+    require!(root);
+    let bundle = Bundle::new();
+    let [created, running, paused, stopped] =
+        ["created", "running", "paused", "stopped"].map(|id| bundle.another(id, |config| config));
+    created.create().ok();
+    running.up();
+    paused.up();
+    paused.call("pause", &[]).run().ok();
+    stopped.up();
+    stopped.stop();
+    assert_eq!(gc(&bundle, &[]), "");
+    for container in [created, running, paused, stopped] {
+        assert_eq!(container.status(), container.id());
+    }
+}
+
+/// Creates go on beside it.
+#[test]
+fn gc_leaves_a_create_alone_that_is_at_work() {
+    require!(root);
+    let bundle = Bundle::new();
+    let share = bundle.share("/share");
+    let fifo = share.join("go");
+    host::tool(&["mkfifo", fifo.to_str().unwrap()]);
+    let script = format!("read go < {}", fifo.display());
+    bundle.edit(|config| config.hook("createRuntime", "/bin/sh", &["sh", "-c", &script]));
+    let web = bundle.container("web");
+    let create = web.call("create", &[]).spawn();
+    eventually("it waits for its hook", || {
+        let text = fs::read_to_string(bundle.root().join("web/state.json")).ok()?;
+        text.contains("\"owned\":true").then_some(())
+    });
+    assert_eq!(gc(&bundle, &[]), "");
+    assert_eq!(gc(&bundle, &["--dry-run"]), "");
+    fs::write(fifo, "go\n").unwrap();
+    create.wait().ok();
+    assert_eq!(web.status(), "created");
+}
+
+/// A directory without a record is a create in its first moment, or one that died then.
+#[test]
+fn gc_removes_an_empty_state_directory_only_when_it_is_old() {
+    require!(root);
+    let bundle = Bundle::new();
+    let dir = bundle.root().join("web");
+    fs::create_dir_all(&dir).unwrap();
+    host::tool(&["chmod", "700", bundle.root().to_str().unwrap()]);
+    assert_eq!(gc(&bundle, &[]), "web: left, perhaps just being made\n");
+    host::tool(&["touch", "-d", "1 hour ago", dir.to_str().unwrap()]);
+    let told = gc(&bundle, &[]);
+    assert_eq!(told, "web: removed, create did not begin: its state directory\n");
+    fs::create_dir_all(&dir).unwrap();
+    fs::write(dir.join("state.json"), "garbage").unwrap();
+    assert_eq!(gc(&bundle, &[]), "web: left, its record cannot be read\n");
+}
+
+/// Somebody has made a cgroup of the same name since, and lives there.
+#[test]
+fn gc_and_delete_never_touch_a_cgroup_that_is_another_one() {
+    require!(root);
+    for command in ["gc", "delete"] {
+        let bundle = crashed();
+        let dir = directories(&bundle).pop().unwrap();
+        fs::remove_dir(&dir).unwrap();
+        fs::create_dir(&dir).unwrap();
+        let child = reaper::spawn(std::process::Command::new("sleep").arg("1000")).unwrap();
+        fs::write(dir.join("cgroup.procs"), child.pid.to_string()).unwrap();
+        if command == "gc" {
+            let told = gc(&bundle, &[]);
+            let left = format!("web: left cgroup {}, which is another one\n", dir.display());
+            assert!(told.ends_with(&left) && told.starts_with("web: removed"), "{told}");
+        } else {
+            bundle.container("web").delete_force().ok();
+        }
+        assert_eq!(directories(&bundle), std::slice::from_ref(&dir));
+        assert!(Process(child.pid).is_alive());
+        assert!(bundle.state_entries().is_empty());
+        Process(child.pid).kill(libc::SIGKILL).unwrap();
+        host::clean(bundle.name());
+    }
+}
+
+/// A pid that has been given to somebody else since.
+#[test]
+fn gc_never_touches_a_process_that_is_another_one() {
+    require!(root);
+    let bundle = crashed();
+    let child = reaper::spawn(std::process::Command::new("sleep").arg("1000")).unwrap();
+    edit_state(&bundle, |state| state["init"] = json!([child.pid, 1]));
+    let told = gc(&bundle, &[]);
+    let left = format!("web: left process {}, which is another one\n", child.pid);
+    assert!(told.ends_with(&left), "{told}");
+    assert!(Process(child.pid).is_alive());
+    Process(child.pid).kill(libc::SIGKILL).unwrap();
+    bundle.assert_clean();
+}
+
+/// Of another boot there is nothing but the state; what has the names now is somebody else's.
+#[test]
+fn gc_removes_states_of_another_boot_and_nothing_else() {
+    require!(root);
+    let bundle = Bundle::new();
+    let web = bundle.container("web");
+    web.up();
+    let init = web.init();
+    let dirs = directories(&bundle);
+    edit_state(&bundle, |state| state["boot"] = json!("00000000-0000-0000-0000-000000000000"));
+    let told = gc(&bundle, &["-n"]);
+    assert!(told.starts_with("web: would remove, made before the last boot: "), "{told}");
+    let told = gc(&bundle, &[]);
+    assert!(told.starts_with("web: removed, made before the last boot: its state"), "{told}");
+    assert!(told.contains(&format!("left process {}", init.0)), "{told}");
+    assert!(bundle.state_entries().is_empty());
+    assert!(init.is_alive());
+    assert_eq!(directories(&bundle), dirs);
+    init.kill(libc::SIGKILL).unwrap();
+    host::clean(bundle.name());
+}

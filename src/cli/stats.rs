@@ -1,0 +1,287 @@
+//! `stats`
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use clap::ArgMatches;
+use serde_json::{Map, Value, json};
+
+use super::query::table;
+use super::{Globals, args, duration, print};
+use crate::cgroup::Group;
+use crate::container::{self, Container};
+use crate::error::{Code, DOES_NOT_EXIST, Error, Result};
+use crate::stats::{Kind, METRICS, Metric, Pass, Values};
+use crate::sys::{self, notify};
+
+/// With `--watch`, events that follow each other so closely are told together.
+const GAP: Duration = Duration::from_millis(200);
+
+/// One container.
+struct Row {
+    id: String,
+    status: &'static str,
+    values: Values,
+}
+
+#[derive(Clone, Copy)]
+enum Format {
+    Table,
+    Json,
+    OpenMetrics,
+}
+
+/// `onggi stats`
+pub fn stats(globals: &Globals, matches: &ArgMatches) -> anyhow::Result<u8> {
+    let format = match args::last(matches, "format").map(|text| text.to_str().unwrap_or_default()) {
+        None | Some("table") => Format::Table,
+        Some("json") => Format::Json,
+        Some("openmetrics") => Format::OpenMetrics,
+        other => {
+            let text = format!("invalid format option: {:?}", other.unwrap_or_default());
+            return Err(Error::text(Code::E_OPTION, text).into());
+        }
+    };
+    let interval = duration::option(matches, "interval")?.unwrap_or(Duration::from_secs(5));
+    if interval.is_zero() {
+        return Err(Error::text(Code::E_OPTION, "--interval: must be more than 0").into());
+    }
+    let asked: Vec<String> =
+        matches.get_many::<String>("ids").into_iter().flatten().cloned().collect();
+    loop {
+        let watch = args::is_on(matches, "watch").then(notify::inotify).transpose()?;
+        let rows = look(globals, &asked, watch.as_ref())?;
+        print(&match format {
+            Format::Table => as_table(&rows),
+            Format::Json => format!("{}\n", as_json(&rows)),
+            Format::OpenMetrics => as_openmetrics(&rows),
+        })?;
+        let Some(watch) = watch else { return Ok(0) };
+        wait(&watch, interval)?;
+    }
+}
+
+/// All containers, or those asked for, in one pass.
+fn look(globals: &Globals, asked: &[String], watch: Option<&OwnedFd>) -> Result<Vec<Row>> {
+    let all = asked.is_empty();
+    let Some(root) = container::open_root(&globals.root)? else {
+        return match (all, globals.root_given) {
+            (true, false) => Ok(Vec::new()),
+            (true, true) => {
+                let text = format!("{}: no such file or directory", globals.root.display());
+                Err(Error::text(Code::E_STATE_ROOT, text))
+            }
+            (false, _) => Err(Error::text(Code::E_NOT_FOUND, DOES_NOT_EXIST)),
+        };
+    };
+    if let Some(watch) = watch {
+        let mask = libc::IN_CREATE | libc::IN_DELETE;
+        notify::watch(watch.as_fd(), root.as_fd(), mask)?;
+    }
+    let ids = if all { container::ids(root.as_fd())? } else { asked.to_vec() };
+    let pass = Pass::begin()?;
+    let mut rows = Vec::with_capacity(ids.len());
+    for id in ids {
+        let container = match Container::open_in(root.as_fd(), &id) {
+            // Deleted since the directory was read, or reserved and not yet recorded.
+            Err(error) if all && error.to_string() == DOES_NOT_EXIST => continue,
+            other => other.map_err(|error| Error::text(error.code(), format!("{id}: {error}")))?,
+        };
+        let group = Group::open_counting(&container.state.cgroup)?;
+        let values = group.as_ref().map_or(Ok(Values::new()), |group| pass.values(group))?;
+        if let (Some(watch), Some(group)) = (watch, &group) {
+            group.watch_events(watch.as_fd())?;
+        }
+        rows.push(Row { status: container.status()?.name(), id, values });
+    }
+    Ok(rows)
+}
+
+/// Until the interval is over, or something has happened: a container came or went, ended, or ran out
+/// of memory (the latter two are told on v2).
+fn wait(watch: &OwnedFd, interval: Duration) -> Result<()> {
+    let start = Instant::now();
+    for (limit, fds) in [(GAP, &[][..]), (interval, &[(watch.as_fd(), libc::POLLIN)][..])] {
+        let left = limit.min(interval).saturating_sub(start.elapsed());
+        let millis = i32::try_from(left.as_micros().div_ceil(1000)).unwrap_or(i32::MAX);
+        match sys::fs::poll(fds, millis) {
+            Err(error) if error.errno == libc::EINTR => {}
+            other => drop(other?),
+        }
+    }
+    Ok(())
+}
+
+fn values<'a>(row: &'a Row, metric: &Metric) -> impl Iterator<Item = (&'a str, u64)> {
+    let first = (metric.name, String::new());
+    let name = metric.name;
+    let found = row.values.range(first..).take_while(move |((other, _), _)| *other == name);
+    found.map(|((_, label), value)| (label.as_str(), *value))
+}
+
+fn as_json(rows: &[Row]) -> Value {
+    #[allow(clippy::cast_precision_loss, reason = "of 100 days the last microsecond")]
+    let seconds = |nanos: u64| nanos as f64 / 1e9;
+    let number = |metric: &Metric, value: u64| {
+        if is_time(metric) { json!(seconds(value)) } else { json!(value) }
+    };
+    let row = |row: &Row| {
+        let mut object = Map::new();
+        object.insert("id".to_owned(), row.id.clone().into());
+        object.insert("status".to_owned(), row.status.into());
+        for metric in &METRICS {
+            let mut found = values(row, metric).peekable();
+            if found.peek().is_none() {
+                continue;
+            }
+            let value = if metric.label.is_some() {
+                found.map(|(label, value)| (label.to_owned(), number(metric, value))).collect()
+            } else {
+                found.next().map_or(Value::Null, |(_, value)| number(metric, value))
+            };
+            object.insert(metric.name.to_owned(), value);
+        }
+        Value::Object(object)
+    };
+    rows.iter().map(row).collect()
+}
+
+fn is_time(metric: &Metric) -> bool {
+    metric.name.ends_with("_seconds")
+}
+
+/// The OpenMetrics text format 1.0: everything of one metric together.
+fn as_openmetrics(rows: &[Row]) -> String {
+    let mut out = String::with_capacity(256 * rows.len());
+    out.push_str(
+        "# TYPE onggi_container_status gauge\n\
+         # HELP onggi_container_status 1 for the status that the container has\n",
+    );
+    for row in rows {
+        let (id, status) = (&row.id, row.status);
+        out.push_str(&format!("onggi_container_status{{id=\"{id}\",status=\"{status}\"}} 1\n"));
+    }
+    for metric in &METRICS {
+        let name = format!("onggi_container_{}", metric.name);
+        let (kind, suffix) = match metric.kind {
+            Kind::Counter => ("counter", "_total"),
+            Kind::Gauge => ("gauge", ""),
+        };
+        out.push_str(&format!("# TYPE {name} {kind}\n"));
+        let unit = ["seconds", "bytes"].into_iter().find(|unit| name.ends_with(unit));
+        if let Some(unit) = unit {
+            out.push_str(&format!("# UNIT {name} {unit}\n"));
+        }
+        out.push_str(&format!("# HELP {name} {}\n", metric.help));
+        for row in rows {
+            for (label, value) in values(row, metric) {
+                // Ids and labels have no letter that would need an escape.
+                out.push_str(&format!("{name}{suffix}{{id=\"{}\"", row.id));
+                if let Some(key) = metric.label {
+                    out.push_str(&format!(",{key}=\"{label}\""));
+                }
+                out.push_str("} ");
+                if is_time(metric) {
+                    out.push_str(&format!(
+                        "{}.{:09}\n",
+                        value / 1_000_000_000,
+                        value % 1_000_000_000
+                    ));
+                } else {
+                    out.push_str(&format!("{value}\n"));
+                }
+            }
+        }
+    }
+    out.push_str("# EOF\n");
+    out
+}
+
+fn as_table(rows: &[Row]) -> String {
+    const TITLES: [&str; 10] =
+        ["ID", "STATUS", "CPU", "MEMORY", "PEAK", "LIMIT", "PROCS", "READ", "WRITTEN", "OOM KILLS"];
+    let line = |row: &Row| {
+        let sum = |name: &str| {
+            let metric = METRICS.iter().find(|metric| metric.name == name)?;
+            values(row, metric).map(|(_, value)| value).reduce(u64::saturating_add)
+        };
+        let show = |name: &str, how: fn(u64) -> String| sum(name).map_or("-".to_owned(), how);
+        vec![
+            row.id.clone(),
+            row.status.to_owned(),
+            show("cpu_usage_seconds", |nanos| {
+                format!("{}.{:02}s", nanos / 1_000_000_000, nanos / 10_000_000 % 100)
+            }),
+            show("memory_usage_bytes", size),
+            show("memory_peak_bytes", size),
+            show("memory_limit_bytes", size),
+            show("processes", |number| number.to_string()),
+            show("io_read_bytes", size),
+            show("io_written_bytes", size),
+            show("oom_kills", |number| number.to_string()),
+        ]
+    };
+    table(&TITLES, &rows.iter().map(line).collect::<Vec<_>>())
+}
+
+/// `0B`, `1023B`, `1.0K`, `12.5M`
+fn size(bytes: u64) -> String {
+    let mut value = u128::from(bytes) * 10;
+    let mut units = ["K", "M", "G", "T", "P", "E"].into_iter();
+    let mut unit = "B";
+    while value >= 10240 {
+        let Some(next) = units.next() else { break };
+        (value, unit) = (value / 1024, next);
+    }
+    if unit == "B" { format!("{bytes}B") } else { format!("{}.{}{unit}", value / 10, value % 10) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_for_people() {
+        for (bytes, text) in [
+            (0, "0B"),
+            (1023, "1023B"),
+            (1024, "1.0K"),
+            (1536, "1.5K"),
+            (10 << 20, "10.0M"),
+            (u64::MAX, "15.9E"),
+        ] {
+            assert_eq!(size(bytes), text);
+        }
+    }
+
+    #[test]
+    fn every_metric_is_told_with_all_its_samples_together() {
+        let values = |n: u64| -> Values {
+            [
+                (("cpu_usage_seconds", String::new()), 1_500_000_000 * n),
+                (("io_reads", "8:0".to_owned()), n),
+                (("io_reads", "8:16".to_owned()), 7),
+            ]
+            .into()
+        };
+        let row = |id: &str, n| Row { id: id.into(), status: "running", values: values(n) };
+        let rows = [row("a", 1), row("b", 2)];
+        let text = as_openmetrics(&rows);
+        for wanted in [
+            "onggi_container_status{id=\"a\",status=\"running\"} 1\n",
+            "# TYPE onggi_container_cpu_usage_seconds counter\n\
+             # UNIT onggi_container_cpu_usage_seconds seconds\n\
+             # HELP onggi_container_cpu_usage_seconds CPU time used\n\
+             onggi_container_cpu_usage_seconds_total{id=\"a\"} 1.500000000\n\
+             onggi_container_cpu_usage_seconds_total{id=\"b\"} 3.000000000\n",
+            "onggi_container_io_reads_total{id=\"b\",device=\"8:0\"} 2\n\
+             onggi_container_io_reads_total{id=\"b\",device=\"8:16\"} 7\n",
+        ] {
+            assert!(text.contains(wanted), "{wanted} in {text}");
+        }
+        assert!(text.ends_with("# EOF\n"));
+        let json = as_json(&rows);
+        assert_eq!(json.pointer("/1/io_reads/8:16"), Some(&json!(7)));
+        assert_eq!(json.pointer("/1/cpu_usage_seconds"), Some(&json!(3.0)));
+    }
+}

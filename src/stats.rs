@@ -1,0 +1,272 @@
+//! What the `stats` command tells of containers: a table of metrics, and their values in one pass.
+
+use std::collections::BTreeMap;
+
+use crate::cgroup::Group;
+use crate::error::Result;
+use crate::events::{field, huge_page_sizes};
+
+/// How a metric behaves over time (OpenMetrics).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// It only grows.
+    Counter,
+    /// It is what it is now.
+    Gauge,
+}
+
+/// A metric. Those that end in `_seconds` are kept in nanoseconds.
+#[derive(Debug)]
+pub struct Metric {
+    /// As in JSON; for OpenMetrics with `onggi_container_` in front.
+    pub name: &'static str,
+    /// Counter or gauge.
+    pub kind: Kind,
+    /// What tells its values of one container apart, if there are several.
+    pub label: Option<&'static str>,
+    /// What it is.
+    pub help: &'static str,
+}
+
+const fn counter(name: &'static str, help: &'static str) -> Metric {
+    Metric { name, kind: Kind::Counter, label: None, help }
+}
+
+const fn gauge(name: &'static str, help: &'static str) -> Metric {
+    Metric { name, kind: Kind::Gauge, label: None, help }
+}
+
+const fn by(label: &'static str, metric: Metric) -> Metric {
+    Metric { label: Some(label), ..metric }
+}
+
+/// All metrics, in the order in which they are told.
+pub const METRICS: [Metric; 21] = [
+    counter("cpu_usage_seconds", "CPU time used"),
+    counter("cpu_user_seconds", "CPU time used in user mode"),
+    counter("cpu_system_seconds", "CPU time used in the kernel"),
+    counter("cpu_periods", "Periods of the CPU quota in which it wanted to run"),
+    counter("cpu_throttled_periods", "Periods in which the CPU quota was used up"),
+    counter("cpu_throttled_seconds", "Time in which it could not run for the CPU quota"),
+    gauge("memory_usage_bytes", "Memory in use, page cache included"),
+    gauge("memory_peak_bytes", "Most memory that was in use"),
+    gauge("memory_limit_bytes", "Limit of memory, if there is one"),
+    gauge("swap_usage_bytes", "Swap in use"),
+    counter("memory_failures", "Times that memory was at its limit"),
+    counter("oom_kills", "Processes that the OOM killer has killed"),
+    gauge("processes", "Processes and threads"),
+    gauge("processes_limit", "Limit of processes and threads, if there is one"),
+    by("device", counter("io_read_bytes", "Bytes read from a block device")),
+    by("device", counter("io_written_bytes", "Bytes written to a block device")),
+    by("device", counter("io_reads", "Reads from a block device")),
+    by("device", counter("io_writes", "Writes to a block device")),
+    by("resource", counter("pressure_waiting_seconds", "Time in which some process waited")),
+    by("resource", counter("pressure_stalled_seconds", "Time in which all processes waited")),
+    by("size", gauge("hugetlb_usage_bytes", "Huge pages in use or reserved")),
+];
+
+/// The values of one container: by the metric's name and its label's value, empty without one.
+pub type Values = BTreeMap<(&'static str, String), u64>;
+
+/// What is the same for all containers.
+#[derive(Debug)]
+pub struct Pass {
+    huge_pages: Vec<String>,
+}
+
+impl Pass {
+    /// Begins a look at containers.
+    pub fn begin() -> Result<Self> {
+        Ok(Self { huge_pages: huge_page_sizes()? })
+    }
+
+    /// The values of one container. What the kernel does not count is not among them.
+    pub fn values(&self, group: &Group) -> Result<Values> {
+        let mut look = Look { group, values: Values::new() };
+        look.cpu()?;
+        look.memory()?;
+        look.processes()?;
+        look.io()?;
+        for resource in ["cpu", "memory", "io"] {
+            look.pressure(resource)?;
+        }
+        for size in &self.huge_pages {
+            look.huge_pages(size)?;
+        }
+        Ok(look.values)
+    }
+}
+
+struct Look<'a> {
+    group: &'a Group,
+    values: Values,
+}
+
+impl Look<'_> {
+    fn put(&mut self, name: &'static str, value: u64) {
+        self.put_for(name, "", value);
+    }
+
+    fn put_for(&mut self, name: &'static str, label: &str, value: u64) {
+        self.values.insert((name, label.to_owned()), value);
+    }
+
+    /// A file with one number, on v1 or v2; `max`, and v1's nearly 2^63 for it, is none.
+    fn number(&mut self, name: &'static str, controller: &str, v1: &str, v2: &str) -> Result<()> {
+        const NO_LIMIT: u64 = 1 << 62;
+        let text = if self.group.is_v1(controller) {
+            self.group.read_v1(controller, v1)?
+        } else {
+            self.group.read_v2(v2)?
+        };
+        let number = text.and_then(|text| text.trim().parse::<u64>().ok());
+        if let Some(number) = number.filter(|number| *number < NO_LIMIT) {
+            self.put(name, number);
+        }
+        Ok(())
+    }
+
+    fn cpu(&mut self) -> Result<()> {
+        const NANOS_PER_TICK: u64 = 10_000_000;
+        let v2 = self.group.read_v2("cpu.stat")?;
+        if self.group.is_v1("cpuacct") {
+            self.number("cpu_usage_seconds", "cpuacct", "cpuacct.usage", "")?;
+            let stat = self.group.read_v1("cpuacct", "cpuacct.stat")?.unwrap_or_default();
+            self.put("cpu_user_seconds", field(&stat, "user") * NANOS_PER_TICK);
+            self.put("cpu_system_seconds", field(&stat, "system") * NANOS_PER_TICK);
+        } else if let Some(stat) = &v2 {
+            self.put("cpu_usage_seconds", field(stat, "usage_usec") * 1000);
+            self.put("cpu_user_seconds", field(stat, "user_usec") * 1000);
+            self.put("cpu_system_seconds", field(stat, "system_usec") * 1000);
+        }
+        let (stat, throttled, unit) = match self.group.read_v1("cpu", "cpu.stat")? {
+            Some(text) => (text, "throttled_time", 1),
+            None => (v2.unwrap_or_default(), "throttled_usec", 1000),
+        };
+        if stat.contains("nr_periods") {
+            self.put("cpu_periods", field(&stat, "nr_periods"));
+            self.put("cpu_throttled_periods", field(&stat, "nr_throttled"));
+            self.put("cpu_throttled_seconds", field(&stat, throttled) * unit);
+        }
+        Ok(())
+    }
+
+    fn memory(&mut self) -> Result<()> {
+        for (name, v1, v2) in [
+            ("memory_usage_bytes", "memory.usage_in_bytes", "memory.current"),
+            ("memory_peak_bytes", "memory.max_usage_in_bytes", "memory.peak"),
+            ("memory_limit_bytes", "memory.limit_in_bytes", "memory.max"),
+        ] {
+            self.number(name, "memory", v1, v2)?;
+        }
+        if self.group.is_v1("memory") {
+            self.number("memory_failures", "memory", "memory.failcnt", "")?;
+            let both = self.group.read_v1("memory", "memory.memsw.usage_in_bytes")?;
+            let both = both.and_then(|text| text.trim().parse::<u64>().ok());
+            let memory = self.values.get(&("memory_usage_bytes", String::new())).copied();
+            if let (Some(both), Some(memory)) = (both, memory) {
+                // Not read in the same moment.
+                self.put("swap_usage_bytes", both.saturating_sub(memory));
+            }
+        } else {
+            self.number("swap_usage_bytes", "memory", "", "memory.swap.current")?;
+            if let Some(events) = self.group.read_v2("memory.events")? {
+                self.put("memory_failures", field(&events, "max"));
+                self.put("oom_kills", field(&events, "oom_kill"));
+                return Ok(());
+            }
+        }
+        if let Some(kills) = self.group.oom_kills() {
+            self.put("oom_kills", kills);
+        }
+        Ok(())
+    }
+
+    fn processes(&mut self) -> Result<()> {
+        self.number("processes", "pids", "pids.current", "pids.current")?;
+        self.number("processes_limit", "pids", "pids.max", "pids.max")
+    }
+
+    fn io(&mut self) -> Result<()> {
+        if self.group.is_v1("blkio") {
+            let prefix = "blkio.throttle";
+            for (file, read, written) in [
+                ("io_service_bytes_recursive", "io_read_bytes", "io_written_bytes"),
+                ("io_serviced_recursive", "io_reads", "io_writes"),
+            ] {
+                let text = self.group.read_v1("blkio", &format!("{prefix}.{file}"))?;
+                for line in text.unwrap_or_default().lines() {
+                    let words: Vec<&str> = line.split(' ').collect();
+                    let [device, op, value] = words.as_slice() else { continue };
+                    let name = match *op {
+                        "Read" => read,
+                        "Write" => written,
+                        _ => continue,
+                    };
+                    self.put_for(name, device, value.parse().unwrap_or(0));
+                }
+            }
+            return Ok(());
+        }
+        let text = self.group.read_v2("io.stat")?.unwrap_or_default();
+        for line in text.lines() {
+            let mut words = line.split(' ');
+            let device = words.next().unwrap_or_default();
+            for (key, value) in words.filter_map(|word| word.split_once('=')) {
+                let name = match key {
+                    "rbytes" => "io_read_bytes",
+                    "wbytes" => "io_written_bytes",
+                    "rios" => "io_reads",
+                    "wios" => "io_writes",
+                    _ => continue,
+                };
+                self.put_for(name, device, value.parse().unwrap_or(0));
+            }
+        }
+        Ok(())
+    }
+
+    fn pressure(&mut self, resource: &str) -> Result<()> {
+        let text = self.group.read_v2(&format!("{resource}.pressure"))?.unwrap_or_default();
+        for line in text.lines() {
+            let name = match line.split(' ').next() {
+                Some("some") => "pressure_waiting_seconds",
+                Some("full") => "pressure_stalled_seconds",
+                _ => continue,
+            };
+            let total = line.rsplit_once("total=").and_then(|(_, total)| total.parse::<u64>().ok());
+            self.put_for(name, resource, total.unwrap_or(0) * 1000);
+        }
+        Ok(())
+    }
+
+    fn huge_pages(&mut self, size: &str) -> Result<()> {
+        let v1 = self.group.is_v1("hugetlb");
+        let file = if v1 { "usage_in_bytes" } else { "current" };
+        for file in [format!("hugetlb.{size}.rsvd.{file}"), format!("hugetlb.{size}.{file}")] {
+            let text = if v1 {
+                self.group.read_v1("hugetlb", &file)?
+            } else {
+                self.group.read_v2(&file)?
+            };
+            if let Some(number) = text.and_then(|text| text.trim().parse::<u64>().ok()) {
+                self.put_for("hugetlb_usage_bytes", size, number);
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::METRICS;
+
+    #[test]
+    fn metrics_have_different_names() {
+        let mut names: Vec<&str> = METRICS.iter().map(|metric| metric.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), METRICS.len());
+    }
+}
