@@ -50,6 +50,7 @@ mod engines;
 mod error_codes;
 mod events;
 mod exec;
+mod exec_contained;
 mod exec_process;
 mod faults;
 mod gc;

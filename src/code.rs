@@ -103,6 +103,10 @@ codes! {
     E_NOT_FOUND Caller ""
     /// The container has no process.
     E_NOT_RUNNING Container ""
+    /// `exec --timeout` is over, and the process with everything it had started was killed.
+    E_EXEC_TIMEOUT Container ""
+    /// A process cannot be contained: no cgroup can be made for it below the container's.
+    E_EXEC_CONTAIN Host "exec without --contain, --timeout and --die-with-parent"
     /// The container is not in the state that the command needs.
     E_STATUS Container "onggi state tells the status"
     /// What is kept of the container cannot be read or understood.

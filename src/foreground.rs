@@ -1,6 +1,7 @@
 //! Staying with a process in the foreground: signals and terminal pass through, its end is ours.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Instant;
 
 use nix::sys::termios::Termios;
 
@@ -61,6 +62,11 @@ impl Foreground {
 
     /// Waits for the process' end, passing signals to it and copying its terminal, if it has one here.
     pub fn wait(&self, process: &Created) -> Result<Exit> {
+        Ok(self.wait_until(process, None)?.unwrap_or(Exit::Code(1)))
+    }
+
+    /// The same with a deadline; `None` when that came first, and the process still runs.
+    pub fn wait_until(&self, process: &Created, end: Option<Instant>) -> Result<Option<Exit>> {
         let raw = match &process.terminal {
             Some(_) => RawTerminal::find()?,
             None => None,
@@ -72,7 +78,11 @@ impl Foreground {
             if let Some(relay) = &relay {
                 fds.extend(relay.interests()?);
             }
-            let events = match sys::fs::poll(&fds, -1) {
+            let left = end.map(|end| end.saturating_duration_since(Instant::now()));
+            let millis = left.map_or(-1, |left| {
+                i32::try_from(left.as_micros().div_ceil(1000)).unwrap_or(i32::MAX)
+            });
+            let events = match sys::fs::poll(&fds, millis) {
                 Err(error) if error.errno == libc::EINTR => continue,
                 result => result?,
             };
@@ -86,8 +96,10 @@ impl Foreground {
                 if let Some(relay) = &mut relay {
                     relay.drain()?;
                 }
-                let exit = sys::process::wait(process.pidfd.as_fd(), true)?;
-                return Ok(exit.unwrap_or(Exit::Code(1)));
+                return Ok(sys::process::wait(process.pidfd.as_fd(), true)?);
+            }
+            if left.is_some_and(|left| left.is_zero()) {
+                return Ok(None);
             }
         }
     }

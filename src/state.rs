@@ -98,6 +98,8 @@ pub struct State {
     pub keyring: bool,
     /// Argument of personality(2), for exec.
     pub personality: Option<u64>,
+    /// Processes of exec are contained without being asked for it.
+    pub exec_contained: bool,
     /// The root is only a chroot(2): exec must enter it by init's.
     pub chroot: bool,
     /// Arguments of set_mempolicy(2), for exec.
@@ -135,6 +137,7 @@ impl State {
             "ownPidNamespace": self.own_pid_namespace,
             "keyring": self.keyring,
             "personality": self.personality,
+            "execContained": self.exec_contained,
             "chroot": self.chroot,
             "memoryPolicy": self.memory_policy,
             "rdt": self.rdt.as_ref().map(RdtRecord::to_json),
@@ -172,6 +175,7 @@ impl State {
             own_pid_namespace: flag("ownPidNamespace"),
             keyring: flag("keyring"),
             personality: value.get("personality").and_then(Value::as_u64),
+            exec_contained: flag("execContained"),
             chroot: flag("chroot"),
             memory_policy: value.get("memoryPolicy").and_then(|policy| {
                 let mode = u32::try_from(policy.get(0)?.as_u64()?).ok()?;

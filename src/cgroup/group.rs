@@ -39,6 +39,11 @@ impl Group {
         }
     }
 
+    /// One directory as a group, to be killed on its own.
+    pub(super) fn of(dir: Dir) -> Self {
+        Self { manager: Manager::Cgroupfs, dirs: vec![dir], made: Vec::new() }
+    }
+
     fn build(&mut self, placement: &Placement, layout: &Layout) -> Result<()> {
         for place in placement.record(layout).places {
             match dir::make(&place, &mut self.made) {

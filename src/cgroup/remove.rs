@@ -65,10 +65,11 @@ fn add_failure(busy: &mut Vec<(String, Vec<String>)>, why: String, dir: String) 
 }
 
 /// A leaf that refused rmdir at first.
-struct Leaf {
-    parent: OwnedFd,
-    name: CString,
-    dir: Dir,
+#[derive(Debug)]
+pub(super) struct Leaf {
+    pub parent: OwnedFd,
+    pub name: CString,
+    pub dir: Dir,
 }
 
 /// Tries the plain case: an empty leaf. `None` when it is gone now.
@@ -128,7 +129,7 @@ pub fn is_another(place: &Place, this_boot: bool) -> Result<bool> {
 
 impl Leaf {
     /// Waits for the processes to be gone, then removes from the deepest sub-cgroup up.
-    fn remove(&self, children: bool, end: Instant) -> sys::Result<()> {
+    pub fn remove(&self, children: bool, end: Instant) -> sys::Result<()> {
         let mut pause = Pause::until(end);
         loop {
             if self.dir.place.is_v2() && !v2::wait_event(&self.dir, "populated", 0, end)? {
@@ -147,7 +148,7 @@ impl Leaf {
         }
     }
 
-    fn failure(&self, error: &sys::Error) -> String {
+    pub fn failure(&self, error: &sys::Error) -> String {
         let why = sys::errno_text(error.errno);
         let mut pids = BTreeSet::new();
         let what = match walk::pids(self.dir.as_fd(), &mut pids) {

@@ -46,7 +46,7 @@ fn walk(
 }
 
 /// The names in a cgroup directory, unless it has no directories at all: kernfs counts them.
-fn children(dir: BorrowedFd<'_>) -> sys::Result<Vec<CString>> {
+pub(super) fn children(dir: BorrowedFd<'_>) -> sys::Result<Vec<CString>> {
     if fs::fstat(dir)?.st_nlink <= 2 {
         return Ok(Vec::new());
     }

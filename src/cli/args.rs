@@ -25,7 +25,9 @@ const GLOBAL_FLAGS: &[&str] = &["debug", "systemd-cgroup"];
 /// Options of commands that are on or off, for `--flag=true`.
 const FLAGS: &[&str] = &[
     "all",
+    "contain",
     "detach",
+    "die-with-parent",
     "dry-run",
     "force",
     "ignore-paused",
@@ -313,6 +315,9 @@ fn exec_definition(command: Command) -> Command {
         .arg(value("preserve-fds", "Pass this many more descriptors").value_name("N"))
         .arg(value("cgroup", "Sub-cgroup of the container's").value_name("[CTRL:]PATH"))
         .arg(flag("ignore-paused", "Even into a paused container"))
+        .arg(flag("contain", "In a cgroup of its own: what it leaves ends with it"))
+        .arg(value("timeout", "Kill it, and all it started, after this time").value_name("TIME"))
+        .arg(flag("die-with-parent", "Kill it, and all it started, when the caller dies"))
         .arg(id())
         .arg(
             Arg::new("command")

@@ -1,5 +1,8 @@
 //! `exec`
 
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
 use clap::ArgMatches;
 use oci_spec::runtime::Process;
 
@@ -13,8 +16,8 @@ use crate::plan::config::Config;
 use crate::plan::exec::{ExecPlan, Kept, Overrides};
 use crate::plan::listener::Listener;
 use crate::plan::memory_policy::MemoryPolicy;
-use crate::spawn::exec::Request;
-use crate::{bundle, plan, seccomp, spawn, state};
+use crate::spawn::exec::{Contain, Deadline, Request};
+use crate::{bundle, plan, seccomp, spawn, state, sys};
 
 /// Largest kept filter, in bytes: 4096 instructions of 8.
 const FILTER_MAX: usize = 4096 * 8;
@@ -36,6 +39,7 @@ pub fn exec(globals: &Globals, matches: &ArgMatches) -> anyhow::Result<u8> {
         _ => {}
     }
     let detach = args::is_on(matches, "detach");
+    let (contain, deadline) = containment(matches, &container, detach)?;
     let (mut exec_plan, warnings) = read_and_plan(matches, &container)?;
     globals.log.warn(warnings);
     if !detach {
@@ -47,15 +51,69 @@ pub fn exec(globals: &Globals, matches: &ArgMatches) -> anyhow::Result<u8> {
         console_socket: args::path(matches, "console-socket")?,
         pidfd_socket: args::path(matches, "pidfd-socket")?,
         sub_cgroups: SubCgroup::read(&args::all(matches, "cgroup"))?,
+        contain,
+        deadline,
         inherited: args::inherited(matches),
         extra_env: super::create::listen_env(),
     };
     let foreground = if detach { None } else { Some(Foreground::begin()?) };
-    let created = spawn::exec::exec(&container, &exec_plan, &request)?;
+    let (created, contained) = spawn::exec::exec(&container, &exec_plan, &request)?;
     globals.log.tell();
     let Some(foreground) = foreground else { return Ok(0) };
-    let exit = foreground.wait(&created)?;
-    Ok(u8::try_from(exit.status()).unwrap_or(1))
+    let exit = foreground.wait_until(&created, deadline.map(|deadline| deadline.end));
+    // Also when it could not be waited for.
+    contained.map_or(Ok(()), spawn::Contained::end)?;
+    match (exit?, deadline) {
+        (Some(exit), _) => Ok(u8::try_from(exit.status()).unwrap_or(1)),
+        (None, Some(deadline)) => {
+            sys::process::wait(created.pidfd.as_fd(), true)?;
+            Err(deadline.error().into())
+        }
+        (None, None) => Ok(1),
+    }
+}
+
+/// Whether the process gets a cgroup of its own, and when it is killed.
+fn containment(
+    matches: &ArgMatches,
+    container: &Container,
+    detach: bool,
+) -> Result<(Option<Contain>, Option<Deadline>)> {
+    let timeout = args::all(matches, "timeout").pop().map(|text| duration(&text)).transpose()?;
+    let deadline = timeout.map(|timeout| Deadline { timeout, end: Instant::now() + timeout });
+    let with_parent = args::is_on(matches, "die-with-parent");
+    if detach && (with_parent || deadline.is_some()) {
+        let text = "--timeout and --die-with-parent need a runtime that stays, not --detach";
+        return Err(Error::text(Code::E_OPTION, text));
+    }
+    let contain = container.state.exec_contained
+        || with_parent
+        || deadline.is_some()
+        || args::is_on(matches, "contain");
+    let caller = if with_parent { Some(spawn::caller()?) } else { None };
+    Ok((contain.then_some(Contain { caller }), deadline))
+}
+
+/// A number of seconds, or of what its unit says: `ms`, `s`, `m`, `h`.
+fn duration(text: &str) -> Result<Duration> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let millis = match unit {
+        "ms" => Some(1),
+        "" | "s" => Some(1000),
+        "m" => Some(60_000),
+        "h" => Some(3_600_000),
+        _ => None,
+    };
+    let millis = millis.zip(number.parse::<u64>().ok()).and_then(|(unit, n)| n.checked_mul(unit));
+    // A year is longer than any runtime should wait, and far from where clocks overflow.
+    match millis.filter(|millis| (1..=365 * 24 * 3_600_000).contains(millis)) {
+        Some(millis) => Ok(Duration::from_millis(millis)),
+        None => {
+            let text = format!("--timeout: {text:?} is no time, such as 500ms, 10s, 2m, 1h");
+            Err(Error::text(Code::E_OPTION, text))
+        }
+    }
 }
 
 fn terminal(plan: &ExecPlan, matches: &ArgMatches, detach: bool) -> Result<()> {
@@ -113,7 +171,6 @@ fn listener(container: &Container, host: &Host) -> Result<Option<Listener>> {
 
 /// The container's own filter, as create compiled it.
 fn filter(container: &Container) -> Result<Option<seccomp::Program>> {
-    use std::os::fd::AsFd;
     let Some(flags) = container.state.seccomp_flags else { return Ok(None) };
     let bytes = state::read_file(container.dir.as_fd(), c"seccomp.bpf", FILTER_MAX)?;
     // Without its filter a process would be weaker than its container: no container, then.
@@ -163,6 +220,20 @@ fn number(option: &str, text: &str) -> Result<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn timeouts_have_a_unit_or_are_seconds() {
+        let parse = |text: &str| duration(text).ok().map(|time| time.as_millis());
+        assert_eq!(parse("5"), Some(5000));
+        assert_eq!(parse("500ms"), Some(500));
+        assert_eq!(parse("10s"), Some(10_000));
+        assert_eq!(parse("2m"), Some(120_000));
+        assert_eq!(parse("1h"), Some(3_600_000));
+        for bad in ["", "0", "0s", "-1", "1.5s", "s", "5 s", "5d", "1m30s", "99999999999999999999"]
+        {
+            assert_eq!(parse(bad), None, "{bad:?}");
+        }
+    }
 
     #[test]
     fn t21_user_is_exact_or_refused() {

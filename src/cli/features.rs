@@ -55,7 +55,7 @@ fn document() -> Value {
             "dev.onggi.version": env!("CARGO_PKG_VERSION"),
             "org.opencontainers.runc.checkpoint.enabled": "false",
         },
-        "potentiallyUnsafeConfigAnnotations": [],
+        "potentiallyUnsafeConfigAnnotations": [crate::plan::exec::CONTAIN],
     })
 }
 

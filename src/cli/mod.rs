@@ -33,6 +33,9 @@ use crate::{bundle, spawn, sys};
 /// Exit status of `exec` that failed before there was a process.
 const EXEC_FAILED: u8 = 255;
 
+/// Exit status of `exec` whose `--timeout` is over: that of timeout(1).
+const EXEC_TIMED_OUT: u8 = 124;
+
 /// What every command gets.
 #[derive(Debug)]
 pub struct Globals {
@@ -120,7 +123,12 @@ fn run(command: &str, matches: &ArgMatches) -> ExitCode {
 fn fail(log: &Log, command: &str, id: &str, error: &anyhow::Error) -> ExitCode {
     let place = if id.is_empty() { command.to_owned() } else { format!("{command} {id}") };
     log.error(&place, error);
-    ExitCode::from(if command == "exec" { EXEC_FAILED } else { 1 })
+    let cause = error.downcast_ref::<Error>().map(Error::code);
+    ExitCode::from(match (command, cause) {
+        ("exec", Some(Code::E_EXEC_TIMEOUT)) => EXEC_TIMED_OUT,
+        ("exec", _) => EXEC_FAILED,
+        _ => 1,
+    })
 }
 
 fn open_log(matches: &ArgMatches, sub: &ArgMatches) -> Result<Log> {

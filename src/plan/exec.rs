@@ -3,6 +3,7 @@
 use oci_spec::runtime::Process as Spec;
 
 use super::caps::{self, CapSets};
+use super::config::Config;
 use super::listener::Listener;
 use super::memory_policy::MemoryPolicy;
 use super::process::{self, Process};
@@ -49,6 +50,23 @@ pub struct Kept {
     pub personality: Option<u64>,
     /// Arguments of set_mempolicy(2).
     pub memory_policy: Option<MemoryPolicy>,
+}
+
+/// The annotation that contains every exec'd process.
+pub const CONTAIN: &str = "dev.onggi.exec.contain";
+
+/// Whether the container's annotations ask for it.
+pub fn contained_by_default(spec: &Config, findings: &mut Findings) -> bool {
+    let value = spec.annotations.as_ref().and_then(|all| all.get(CONTAIN)).map(String::as_str);
+    match value {
+        None | Some("false") => false,
+        Some("true") => true,
+        Some(_) => {
+            let at = format!("/annotations/{CONTAIN}");
+            findings.problem(Code::E_ANNOTATION, at, "is neither true nor false");
+            false
+        }
+    }
 }
 
 /// What exec's child will do.

@@ -115,6 +115,8 @@ pub struct Plan {
     pub domainname: Option<String>,
     /// A new session keyring.
     pub keyring: bool,
+    /// Processes of exec are contained without being asked for it.
+    pub exec_contained: bool,
     /// Cgroup and limits.
     pub cgroup: Placement,
     /// The resctrl group.
@@ -179,6 +181,7 @@ pub fn create(
         hostname: text(&spec.hostname),
         domainname: text(&spec.domainname),
         keyring: !options.no_new_keyring,
+        exec_contained: exec::contained_by_default(spec, &mut findings),
         cgroup: crate::cgroup::plan(linux, id, &options.cgroup, &host.cgroups, &mut findings),
         rdt: rdt::plan(linux.intel_rdt().as_ref(), &mut findings),
         process: spec.process.as_ref().map(|spec| process::plan(spec, host, &mut findings)),

@@ -2,10 +2,12 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use super::borrow::Borrow;
+use super::contain::{self, Contained};
 use super::listener::Agent;
 use super::protocol::{self, Message};
 use super::schedule::{schedule, set_oom_score_adj};
@@ -30,21 +32,81 @@ pub struct Request {
     pub pidfd_socket: Option<PathBuf>,
     /// Where in the container's cgroup it goes.
     pub sub_cgroups: Vec<SubCgroup>,
+    /// It gets a cgroup of its own.
+    pub contain: Option<Contain>,
+    /// When it is killed.
+    pub deadline: Option<Deadline>,
     /// Descriptors from 3 on that are the process'.
     pub inherited: u32,
     /// What they mean, for its environment.
     pub extra_env: Vec<String>,
 }
 
+/// How a process is contained.
+#[derive(Debug, Default)]
+pub struct Contain {
+    /// Whose death ends it.
+    pub caller: Option<OwnedFd>,
+}
+
+/// `--timeout`
+#[derive(Debug, Clone, Copy)]
+pub struct Deadline {
+    /// The time given.
+    pub timeout: Duration,
+    /// When it is over.
+    pub end: Instant,
+}
+
+impl Deadline {
+    /// Waits for the child to say something.
+    fn wait(&self, socket: BorrowedFd<'_>) -> Result<()> {
+        if super::child::readable(socket, self.end)? { Ok(()) } else { Err(self.error()) }
+    }
+
+    /// That it is over.
+    #[must_use]
+    pub fn error(&self) -> Error {
+        let text =
+            format!("timed out after {:?}, and was killed with all it started", self.timeout);
+        Error::text(Code::E_EXEC_TIMEOUT, text)
+    }
+}
+
 /// Runs the planned process in the container; returns once it is the program.
-pub fn exec(container: &Container, plan: &ExecPlan, request: &Request) -> Result<Created> {
+pub fn exec(
+    container: &Container,
+    plan: &ExecPlan,
+    request: &Request,
+) -> Result<(Created, Option<Contained>)> {
     let init = container
         .init()?
         .ok_or_else(|| Error::text(Code::E_STATUS, "cannot exec in a stopped container"))?;
+    let mut group = place(container, request)?;
+    let contained = match &request.contain {
+        Some(contain) => Some(contain::contain(group.as_mut(), contain.caller.as_ref())?),
+        None => None,
+    };
+    match enter(container, plan, request, init.as_fd(), (group.as_ref(), contained.as_ref())) {
+        Ok(created) => Ok((created, contained)),
+        Err(error) => Err(match contained {
+            Some(contained) => super::also(error, contained.end()),
+            None => error,
+        }),
+    }
+}
+
+/// Clones into the container and drives the child to execve.
+fn enter(
+    container: &Container,
+    plan: &ExecPlan,
+    request: &Request,
+    init: BorrowedFd<'_>,
+    (group, contained): (Option<&Group>, Option<&Contained>),
+) -> Result<Created> {
     let pid = container.pid();
     let mask = foreign_namespaces(pid)?;
     let root = if container.state.chroot { Some(root_of(pid)?) } else { None };
-    let group = place(container, request)?;
     let agent = agent(container, plan)?;
     let (socket, theirs) = sys::socket::seqpacket_pair()?;
     let child = Child {
@@ -54,28 +116,32 @@ pub fn exec(container: &Container, plan: &ExecPlan, request: &Request) -> Result
         seccomp: plan.seccomp.as_ref(),
         listener_taken: plan.listener.as_ref().is_some_and(|listener| listener.taken),
         create: None,
-        join: Some(Join { init: init.as_fd(), mask: mask & !libc::CLONE_NEWPID, root }),
+        join: Some(Join { init, mask: mask & !libc::CLONE_NEWPID, root }),
         socket: Some(theirs),
-        tasks: group.as_ref().map(Group::tasks).transpose()?.unwrap_or_default(),
+        tasks: group.map(Group::tasks).transpose()?.unwrap_or_default(),
         first_fd: 3 + request.inherited,
         ignored_signals: sys::process::ignored_signals()?,
         extra_env: request.extra_env.clone(),
         work: Work::default(),
     };
     let target = Target {
-        init: init.as_fd(),
+        init,
         pid,
         mask,
-        group: group.as_ref(),
+        group,
         // Who names a cgroup means that one and no other.
-        exact: !request.sub_cgroups.is_empty(),
+        exact: !request.sub_cgroups.is_empty() || contained.is_some(),
     };
     let (cloned, socket) = clone(child, socket, &target)?;
     let placed = match &container.state.rdt {
         Some(record) => crate::rdt::place(record, cloned.pid),
         None => Ok(()),
     };
-    match placed.and_then(|()| attend(plan, request, &cloned, &socket, agent)) {
+    let begins = placed.and_then(|()| match contained {
+        Some(contained) => contained.begins(cloned.pid),
+        None => Ok(()),
+    });
+    match begins.and_then(|()| attend(plan, request, &cloned, &socket, agent)) {
         Ok(terminal) => Ok(Created { pid: cloned.pid, pidfd: cloned.pidfd, terminal }),
         Err(error) => Err(super::also(error, end_child(&cloned))),
     }
@@ -157,8 +223,7 @@ fn clone(
         // The container has made sub-cgroups with controllers (systemd, nested engines): a cgroup with
         // children holds no processes. Init lives in one that does.
         (Err(error), Some(group)) if !target.exact && is_no_home(error.errno) => {
-            let inner = group.v2_dir_of(target.pid)?;
-            sys::process::clone3(0, Some(inner.as_fd()))
+            beside_init(group, target.pid)?
         }
         (result, _) => result,
     };
@@ -181,6 +246,22 @@ fn clone(
         sys::sched::sched_setaffinity(0, &home)?;
     }
     Ok((cloned, socket))
+}
+
+/// Clones into the cgroup that init is in, wherever it goes meanwhile.
+fn beside_init(group: &Group, pid: i32) -> Result<sys::Result<Option<sys::process::Child>>> {
+    let mut tries = 0;
+    loop {
+        let inner = group.v2_dir_of(pid)?;
+        tries += 1;
+        match sys::process::clone3(0, Some(inner.as_fd())) {
+            // It has moved on, and that cgroup has children now, or is gone.
+            Err(error)
+                if tries < 16
+                    && matches!(error.errno, libc::EBUSY | libc::ENODEV | libc::ENOENT) => {}
+            result => return Ok(result),
+        }
+    }
 }
 
 /// A cgroup that takes no process: it passes controllers on, or is threaded.
@@ -212,10 +293,14 @@ fn attend(
     protocol::send(socket.as_fd(), &Message::Go)?;
     let mut terminal = None;
     loop {
+        if let Some(deadline) = &request.deadline {
+            deadline.wait(socket.as_fd())?;
+        }
         let message = match &mut agent {
             Some((agent, state)) => agent.receive(socket.as_fd(), child, state)?,
-            None => protocol::receive(socket.as_fd())?,
+            None => Some(protocol::receive(socket.as_fd())?),
         };
+        let Some(message) = message else { continue };
         match message {
             Message::Console(master) => terminal = Some(master),
             Message::Failed(failure) => return Err(render(&plan.steps, &failure)),

@@ -20,8 +20,6 @@ use crate::sys;
 pub struct Agent {
     metadata: String,
     connection: Option<OwnedFd>,
-    /// The number under which the child will have the listener.
-    announced: Option<i32>,
 }
 
 impl Agent {
@@ -29,55 +27,29 @@ impl Agent {
     pub fn connect(listener: &Listener) -> Result<Self> {
         let connection = sys::socket::connect(&listener.path)
             .map_err(Error::at(Code::E_SECCOMP_AGENT, "/linux/seccomp/listenerPath"))?;
-        Ok(Self {
-            metadata: listener.metadata.clone(),
-            connection: Some(connection),
-            announced: None,
-        })
+        Ok(Self { metadata: listener.metadata.clone(), connection: Some(connection) })
     }
 
-    /// The child's next message that is not about the listener. `state` is the container's state of
-    /// runtime.md.
+    /// The child's next message; `None` when it was about the listener, and there may be more to wait
+    /// for. `state` is the container's state of runtime.md.
     pub fn receive(
         &mut self,
         socket: BorrowedFd<'_>,
         child: &sys::process::Child,
         state: &Value,
-    ) -> Result<Message> {
-        let mut micros = 50;
-        loop {
-            if let Some(number) = self.announced {
-                match sys::process::pidfd_getfd(child.pidfd.as_fd(), number) {
-                    Ok(listener) => {
-                        self.announced = None;
-                        self.hand_over(&listener, child.pid, state)?;
-                        protocol::send(socket, &Message::ListenerDone)?;
-                    }
-                    // EBADF: the filter is still being loaded. ESRCH: the child has ended, see below.
-                    Err(error) if matches!(error.errno, libc::EBADF | libc::ESRCH) => {
-                        let events = sys::fs::poll(&[(socket, libc::POLLIN)], 0)?;
-                        if events.iter().all(|events| *events == 0) {
-                            std::thread::sleep(Duration::from_micros(micros));
-                            micros = (micros * 2).min(800);
-                            continue;
-                        }
-                    }
-                    Err(error) => {
-                        return Err(Error::at(Code::E_SECCOMP_AGENT, "/linux/seccomp: listener")(
-                            error,
-                        ));
-                    }
-                }
-            }
-            match protocol::receive(socket)? {
-                Message::Listening(number) => self.announced = Some(number),
-                Message::Listener(listener) => {
-                    self.hand_over(&listener, child.pid, state)?;
-                    protocol::send(socket, &Message::ListenerDone)?;
-                }
-                other => return Ok(other),
-            }
-        }
+    ) -> Result<Option<Message>> {
+        let listener = match protocol::receive(socket)? {
+            Message::Listening(number) => match take(socket, child, number)? {
+                Some(listener) => listener,
+                // It has a failure to tell, or has ended.
+                None => return Ok(None),
+            },
+            Message::Listener(listener) => listener,
+            other => return Ok(Some(other)),
+        };
+        self.hand_over(&listener, child.pid, state)?;
+        protocol::send(socket, &Message::ListenerDone)?;
+        Ok(None)
     }
 
     /// One container process state on the connection, the listener with its first byte; then the
@@ -95,5 +67,31 @@ impl Agent {
         });
         sys::socket::send(connection.as_fd(), message.to_string().as_bytes(), &[listener.as_fd()])
             .map_err(Error::at(Code::E_SECCOMP_AGENT, "/linux/seccomp/listenerPath"))
+    }
+}
+
+/// Takes the listener out of the child as soon as it has one.
+fn take(
+    socket: BorrowedFd<'_>,
+    child: &sys::process::Child,
+    number: i32,
+) -> Result<Option<OwnedFd>> {
+    let mut micros = 50;
+    loop {
+        match sys::process::pidfd_getfd(child.pidfd.as_fd(), number) {
+            Ok(listener) => return Ok(Some(listener)),
+            // EBADF: the filter is still being loaded. ESRCH: the child has ended.
+            Err(error) if matches!(error.errno, libc::EBADF | libc::ESRCH) => {}
+            Err(error) => {
+                return Err(Error::at(Code::E_SECCOMP_AGENT, "/linux/seccomp: listener")(error));
+            }
+        }
+        // It says nothing before it gets an answer, but for a failure.
+        let events = sys::fs::poll(&[(socket, libc::POLLIN)], 0)?;
+        if events.iter().any(|events| *events != 0) {
+            return Ok(None);
+        }
+        std::thread::sleep(Duration::from_micros(micros));
+        micros = (micros * 2).min(800);
     }
 }

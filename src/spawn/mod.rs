@@ -4,6 +4,8 @@
 //! `delete --force` can finish from wherever a crash left it. Must not: interpret config.json.
 
 pub mod borrow;
+mod child;
+mod contain;
 pub mod exec;
 pub mod hook_state;
 pub mod idmap;
@@ -32,15 +34,17 @@ use crate::host::Host;
 use crate::init::{self, Child, Work};
 use crate::plan::Plan;
 use crate::plan::namespaces::Kind;
-use crate::plan::steps::Step;
 use crate::state::{self, State};
 use crate::sys;
 use crate::sys::process::Exit;
 use borrow::Borrow;
+use child::end_child;
+pub use child::{render, send_fd};
+pub use contain::{Contained, caller};
 pub use hook_state::HookState;
 use listener::Agent;
 use prepare::Prepared;
-use protocol::{Failure, Message};
+use protocol::Message;
 use schedule::{schedule, set_oom_score_adj};
 
 /// How long undoing may wait for processes and cgroups to go.
@@ -165,6 +169,7 @@ impl<'a> Making<'a> {
             own_pid_namespace: plan.namespaces.is_new(Kind::Pid),
             keyring: plan.keyring,
             personality: plan.process.as_ref().and_then(|process| process.personality),
+            exec_contained: plan.exec_contained,
             chroot: plan.switch == crate::plan::Switch::Chroot,
             memory_policy: policy.map(|policy| (policy.mode, policy.nodes.clone())),
             rdt: None,
@@ -312,8 +317,9 @@ impl<'a> Making<'a> {
                     let state = oci_state.value("creating", child.pid);
                     agent.receive(socket.as_fd(), child, &state)?
                 }
-                _ => protocol::receive(socket.as_fd())?,
+                _ => Some(protocol::receive(socket.as_fd())?),
             };
+            let Some(message) = message else { continue };
             match message {
                 Message::Ready => return Ok(()),
                 Message::Console(master) => self.terminal = Some(master),
@@ -443,17 +449,6 @@ fn owner(euid: u32) -> String {
     if euid == 0 { "root".to_owned() } else { euid.to_string() }
 }
 
-/// Kills a child and waits until it is gone.
-fn end_child(child: &sys::process::Child) -> Result<()> {
-    match sys::process::pidfd_send_signal(child.pidfd.as_fd(), libc::SIGKILL) {
-        // Dead already, and waiting to be waited for.
-        Err(error) if error.errno == libc::ESRCH => {}
-        result => result?,
-    }
-    sys::process::wait(child.pidfd.as_fd(), true)?;
-    Ok(())
-}
-
 fn clone_flags(plan: &Plan) -> u64 {
     // The cgroup namespace is made by the child once it is in its cgroup: its root is where one is.
     plan.namespaces
@@ -473,25 +468,4 @@ fn clone_into(flags: u64, group: &Group) -> Result<Option<sys::process::Child>> 
         }
         result => Ok(result?),
     }
-}
-
-/// Tells a child's failure with the step it was at.
-#[must_use]
-pub fn render(steps: &[Step], failure: &Failure) -> Error {
-    let text = failure.text.as_str();
-    let at = usize::try_from(failure.step).ok().and_then(|index| steps.get(index));
-    let text = match at.map(|step| step.at.to_string()).filter(|at| !at.is_empty()) {
-        // Some texts begin with their place: a hook's, and those engines look for.
-        Some(at) if !text.starts_with(&at) && !text.starts_with("exec: ") => {
-            format!("{at}: {text}")
-        }
-        _ => text.to_owned(),
-    };
-    Error::text(failure.code, text)
-}
-
-/// Sends one descriptor to a listening socket, with a name as engines expect.
-pub fn send_fd(socket: &Path, fd: BorrowedFd<'_>, name: &str) -> Result<()> {
-    let connection = sys::socket::connect(socket)?;
-    Ok(sys::socket::send(connection.as_fd(), name.as_bytes(), &[fd])?)
 }

@@ -385,6 +385,27 @@ pub fn pipe() -> Result<(OwnedFd, OwnedFd)> {
         .map_err(|errno| Error::new("pipe2", "", errno as i32))
 }
 
+/// fsetxattr(2).
+pub fn fsetxattr(fd: BorrowedFd<'_>, name: &CStr, value: &[u8]) -> Result<()> {
+    // SAFETY: the name is a C string and the value as long as we say; both outlive the call.
+    let ret = unsafe {
+        libc::fsetxattr(fd.as_raw_fd(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0)
+    };
+    done(ret.into(), "fsetxattr", name.to_string_lossy())
+}
+
+/// fgetxattr(2) of at most 256 bytes.
+pub fn fgetxattr(fd: BorrowedFd<'_>, name: &CStr) -> Result<Vec<u8>> {
+    let mut value = vec![0u8; 256];
+    // SAFETY: the name is a C string and the buffer as long as we say.
+    let ret = unsafe {
+        libc::fgetxattr(fd.as_raw_fd(), name.as_ptr(), value.as_mut_ptr().cast(), value.len())
+    };
+    let length = check(ret as libc::c_long, "fgetxattr", name.to_string_lossy())?;
+    value.truncate(usize::try_from(length).unwrap_or(0));
+    Ok(value)
+}
+
 /// Waits until one of the descriptors has one of the wanted events; a negative time-out (in
 /// milliseconds) waits for ever. Returns the events seen, in order; all zero after a time-out.
 pub fn poll(fds: &[(BorrowedFd<'_>, i16)], timeout_ms: i32) -> Result<Vec<i16>> {

@@ -193,6 +193,13 @@ pub fn getpid() -> i32 {
     unsafe { libc::getpid() }
 }
 
+/// The process id of the parent; 0 when it is in another pid namespace.
+#[must_use]
+pub fn getppid() -> i32 {
+    // SAFETY: takes nothing, cannot fail.
+    unsafe { libc::getppid() }
+}
+
 /// prctl(2) with numbers only.
 pub fn prctl(option: i32, arg2: u64, arg3: u64, name: &'static str) -> Result<i32> {
     // SAFETY: only options whose arguments are numbers are passed, by this module's callers in sys.

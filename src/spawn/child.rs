@@ -1,0 +1,66 @@
+//! What the parent does to, and for, a child that it has cloned.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+use std::time::Instant;
+
+use super::UNDO_DEADLINE;
+use super::protocol::Failure;
+use crate::error::{Code, Error, Result};
+use crate::plan::steps::Step;
+use crate::sys;
+
+/// Kills a child and waits until it is gone.
+pub fn end_child(child: &sys::process::Child) -> Result<()> {
+    match sys::process::pidfd_send_signal(child.pidfd.as_fd(), libc::SIGKILL) {
+        // Dead already, and waiting to be waited for.
+        Err(error) if error.errno == libc::ESRCH => {}
+        result => result?,
+    }
+    // One that is frozen on v1 takes no signal before somebody thaws it.
+    let end = Instant::now() + UNDO_DEADLINE;
+    if !readable(child.pidfd.as_fd(), end)? {
+        let text = format!("process {} still runs 10 s after SIGKILL", child.pid);
+        return Err(Error::text(Code::E_SYSTEM, text));
+    }
+    sys::process::wait(child.pidfd.as_fd(), true)?;
+    Ok(())
+}
+
+/// Waits until a descriptor has something to say; false when `end` came first.
+pub fn readable(fd: BorrowedFd<'_>, end: Instant) -> Result<bool> {
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        // Up, so that the last wait does not spin.
+        let millis = i32::try_from(left.as_millis()).unwrap_or(i32::MAX).saturating_add(1);
+        let millis = if left.is_zero() { 0 } else { millis };
+        match sys::fs::poll(&[(fd, libc::POLLIN)], millis) {
+            Err(error) if error.errno == libc::EINTR => {}
+            Ok(events) if events.iter().any(|events| *events != 0) => return Ok(true),
+            Ok(_) if left.is_zero() => return Ok(false),
+            Ok(_) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Tells a child's failure with the step it was at.
+#[must_use]
+pub fn render(steps: &[Step], failure: &Failure) -> Error {
+    let text = failure.text.as_str();
+    let at = usize::try_from(failure.step).ok().and_then(|index| steps.get(index));
+    let text = match at.map(|step| step.at.to_string()).filter(|at| !at.is_empty()) {
+        // Some texts begin with their place: a hook's, and those engines look for.
+        Some(at) if !text.starts_with(&at) && !text.starts_with("exec: ") => {
+            format!("{at}: {text}")
+        }
+        _ => text.to_owned(),
+    };
+    Error::text(failure.code, text)
+}
+
+/// Sends one descriptor to a listening socket, with a name as engines expect.
+pub fn send_fd(socket: &Path, fd: BorrowedFd<'_>, name: &str) -> Result<()> {
+    let connection = sys::socket::connect(socket)?;
+    Ok(sys::socket::send(connection.as_fd(), name.as_bytes(), &[fd])?)
+}
