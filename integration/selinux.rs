@@ -99,12 +99,14 @@ fn mount_label_is_on_every_new_filesystem_that_takes_one() {
     web.create().ok();
     let wanted = format!("context={label}");
     let wanted_quoted = format!("context=\"{label}\"");
-    for target in ["/dev", "/dev/pts", "/dev/shm", "/dev/mqueue", "/var"] {
+    for target in ["/dev", "/dev/pts", "/dev/shm", "/var"] {
         let mount = web.init().mount_at(target).expect(target);
         let options = &mount.super_options;
         let has = options.contains(&wanted) || options.contains(&wanted_quoted);
         assert!(has, "{target}: {mount:?}");
     }
+    // Its superblock is that of the ipc namespace: only the root directory is labelled.
+    assert_eq!(file_label(&web.init().path("/dev/mqueue")), label);
     // These have labels of their own, which a context would be refused for.
     for target in ["/proc", "/sys"] {
         let mount = web.init().mount_at(target).expect(target);
@@ -129,6 +131,15 @@ fn session_keyring_has_the_label_of_the_process() {
     assert_eq!(key_label(key), label);
     // What the process itself makes later has its own label again: the request was for one keyring.
     assert_eq!(web.init().read("attr/keycreate").trim_end_matches('\0'), "");
+}
+
+fn file_label(path: &std::path::Path) -> String {
+    let path = std::ffi::CString::new(path.to_str().unwrap()).unwrap();
+    let mut buffer = [0u8; 256];
+    let (name, place) = (c"security.selinux".as_ptr(), buffer.as_mut_ptr().cast());
+    let count = unsafe { libc::getxattr(path.as_ptr(), name, place, buffer.len()) };
+    assert!(count > 0, "getxattr {path:?}: {}", std::io::Error::last_os_error());
+    String::from_utf8_lossy(&buffer[..count as usize]).trim_end_matches('\0').to_string()
 }
 
 /// `KEYCTL_GET_SECURITY`

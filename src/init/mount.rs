@@ -131,6 +131,11 @@ fn filesystem(
     if !mount.options.recursive.is_empty() {
         sys::mount::mount_setattr(made.as_fd(), 0, &attributes(mount.options.recursive))?;
     }
+    if let ("mqueue", Some(label)) = (fstype, &create.plan.mount_label) {
+        // Its superblock came with the ipc namespace and takes no context any more (EINVAL).
+        let root = sys::fs::openat(made.as_fd(), c".", libc::O_RDONLY | libc::O_DIRECTORY, 0)?;
+        sys::fs::set_selinux_label(root.as_fd(), &sys::cstr("setxattr", label)?)?;
+    }
     set_propagation(made.as_fd(), &mount.options)?;
     attach(made.as_fd(), target.as_fd(), mount)?;
     leave_open([made, target]);

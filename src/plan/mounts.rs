@@ -180,8 +180,9 @@ fn one(
         findings.problem(Code::E_MOUNT_OPTION, at.leaf("/options"), "tmpcopyup is for tmpfs only");
     }
     if let (Some(label), Source::Fs { fstype, .. }) = (mount_label, &source) {
-        // The filesystems that take a context (selinux mount options); proc and sysfs have fixed ones.
-        if matches!(fstype.as_str(), "tmpfs" | "devpts" | "mqueue" | "ramfs" | "overlay") {
+        // The filesystems that take a context (selinux mount options); proc and sysfs have fixed ones,
+        // and mqueue's was made with the ipc namespace: its root is labelled when it is mounted.
+        if matches!(fstype.as_str(), "tmpfs" | "devpts" | "ramfs" | "overlay") {
             options.data.push(format!("context={label}"));
         }
     }

@@ -143,7 +143,7 @@ pub fn exec(
     push(&mut list, "", Do::JoinContainer);
     push(&mut list, "", Do::NewSession);
     if keyring {
-        push(&mut list, "", Do::Keyring);
+        push(&mut list, keyring_at(Some(process)), Do::Keyring);
     }
     if process.terminal {
         push(&mut list, "/process/terminal", Do::Console);
@@ -151,6 +151,12 @@ pub fn exec(
     identity(process, seccomp, &mut list);
     run(Some(process), seccomp, &mut list);
     list
+}
+
+/// What in the configuration a failure to make the keyring is due to: its label, if it has one.
+fn keyring_at(process: Option<&super::process::Process>) -> &'static str {
+    let labelled = process.is_some_and(|process| process.selinux.is_some());
+    if labelled { "/process/selinuxLabel" } else { "" }
 }
 
 fn push(list: &mut Vec<Step>, at: &'static str, act: Do) {
@@ -169,7 +175,7 @@ fn namespaces(plan: &Plan, list: &mut Vec<Step>) {
     }
     push(list, "", Do::NewSession);
     if plan.keyring {
-        push(list, "", Do::Keyring);
+        push(list, keyring_at(plan.process.as_ref()), Do::Keyring);
     }
     if plan.namespaces.is_new(Kind::Network) {
         push(list, "/linux/namespaces", Do::Loopback);

@@ -191,6 +191,22 @@ pub fn lchownat(dir: BorrowedFd<'_>, path: &CStr, uid: u32, gid: u32) -> Result<
     done(ret.into(), "chown", show(path))
 }
 
+/// fsetxattr(2) of `security.selinux`: the label of a file. The kernel wants its NUL, too.
+pub fn set_selinux_label(fd: BorrowedFd<'_>, label: &CStr) -> Result<()> {
+    let bytes = label.to_bytes_with_nul();
+    // SAFETY: the name is a C string, and the value as long as we say.
+    let ret = unsafe {
+        libc::fsetxattr(
+            fd.as_raw_fd(),
+            c"security.selinux".as_ptr(),
+            bytes.as_ptr().cast(),
+            bytes.len(),
+            0,
+        )
+    };
+    done(ret.into(), "setxattr", format_args!("security.selinux={}", show(label)))
+}
+
 /// faccessat(2) with the effective ids.
 pub fn access(dir: BorrowedFd<'_>, path: &CStr, mode: i32) -> Result<()> {
     // SAFETY: `path` is a C string that outlives the call.
