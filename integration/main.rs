@@ -6,7 +6,9 @@
 //!
 //! Environment: `ONGGI_BIN` names another binary to test, `ONGGI_SKIPS` a file that gets one line
 //! per skipped test, `ONGGI_IT_CGROUP=v2` says that the run happens in a private mount namespace
-//! with a cgroup2 over /sys/fs/cgroup.
+//! with a cgroup2 over /sys/fs/cgroup, `ONGGI_IT_DRIVER=systemd` that containers are made with
+//! `--systemd-cgroup` (tests of literal cgroup paths fail then), `ONGGI_IT_PATIENCE` how many seconds a
+//! call may take.
 
 // The lints of the runtime forbid these because it must not panic or touch paths by name.
 // A test does both on purpose, and its unsafe blocks are plain system calls on its own values.

@@ -38,7 +38,7 @@ impl Bundle {
         }
         fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).unwrap();
         make_rootfs(&dir.join("bundle/rootfs"));
-        let config = Mutex::new(Config::new(&format!("/{name}")));
+        let config = Mutex::new(Config::new(&host::cgroups_path(&name)));
         let bundle = Bundle { name, dir, config };
         bundle.edit(edit);
         bundle
@@ -128,7 +128,8 @@ impl Bundle {
         edit: impl FnOnce(&mut Config) -> &mut Config,
     ) -> Container<'_> {
         let mut config = self.config();
-        config.set("/linux/cgroupsPath", format!("/{}-{id}", self.name));
+        let path = host::cgroups_path(&format!("{}-{id}", self.name));
+        config.set("/linux/cgroupsPath", path);
         config.set("/root/path", self.rootfs().to_str().unwrap());
         edit(&mut config);
         let path = self.dir.join(format!("bundle-{id}"));

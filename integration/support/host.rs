@@ -51,10 +51,24 @@ pub fn hierarchies() -> Vec<PathBuf> {
     cgroup.map(|mount| PathBuf::from(mount.target)).collect()
 }
 
+/// Whether the whole run is one with the systemd driver: `ONGGI_IT_DRIVER=systemd`.
+pub fn by_systemd() -> bool {
+    std::env::var_os("ONGGI_IT_DRIVER").is_some_and(|driver| driver == "systemd")
+}
+
+/// A container's `cgroupsPath` that has this name in it, as the driver of this run wants it.
+pub fn cgroups_path(name: &str) -> String {
+    if by_systemd() { format!("system.slice:it:{name}") } else { format!("/{name}") }
+}
+
 /// The directory of a cgroup, in the hierarchy with this controller on v1.
 pub fn cgroup_dir(controller: &str, cgroup: &str) -> PathBuf {
     let root = if is_v2() { CGROUP_ROOT.into() } else { v1_dir(controller).unwrap() };
-    root.join(cgroup.trim_start_matches('/'))
+    match cgroup.split(':').collect::<Vec<_>>()[..] {
+        // A top-level slice and the scope in it.
+        [slice, prefix, name] => root.join(format!("{slice}/{prefix}-{name}.scope")),
+        _ => root.join(cgroup.trim_start_matches('/')),
+    }
 }
 
 /// The pids in one cgroup directory.

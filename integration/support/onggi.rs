@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{Process, patience, reaper};
+use super::{Process, host, patience, reaper};
 
 /// The binary under test: `ONGGI_BIN`, else the one that cargo built for this package.
 pub fn binary() -> PathBuf {
@@ -62,6 +62,9 @@ impl Call {
         let mut globals = Vec::new();
         if let Some(root) = root {
             globals.extend(["--root".into(), root.into()]);
+        }
+        if host::by_systemd() {
+            globals.push("--systemd-cgroup".into());
         }
         Call {
             log: Some(dir.join("log.json")),
