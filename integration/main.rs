@@ -36,6 +36,7 @@
 #[macro_use]
 mod support;
 
+mod annotations;
 mod apparmor;
 mod cgroup;
 mod console;
@@ -68,6 +69,7 @@ mod mounts;
 mod names;
 mod namespaces;
 mod netdevices;
+mod notify;
 mod parallel;
 mod pause;
 mod placement;

@@ -10,6 +10,7 @@ use serde::de::{DeserializeOwned, DeserializeSeed, MapAccess, SeqAccess, Visitor
 use serde_json::Value;
 
 use crate::error::{Code, Error, Finding, Findings, Result};
+use crate::plan::config::Config;
 use crate::sys;
 
 /// Largest config.json in bytes: the biggest real ones are below 1 MiB.
@@ -62,6 +63,21 @@ pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, Vec<Finding>)> {
         Ok(config) => Ok((config, Vec::new())),
         Err(_) => parse_slowly(bytes),
     }
+}
+
+/// Parses a config.json as [`parse`] does, and takes back what the types make of an absent member: without
+/// `limit` the object `pids` reads as a limit of 0, which is one.
+pub fn config(bytes: &[u8]) -> Result<(Config, Vec<Finding>)> {
+    let (mut config, warnings) = parse::<Config>(bytes)?;
+    let resources = config.linux.as_mut().and_then(|linux| linux.resources_mut().as_mut());
+    if let Some(resources) = resources.filter(|all| all.pids().is_some_and(|p| p.limit() == 0)) {
+        let given = serde_json::from_slice::<Value>(bytes)
+            .is_ok_and(|value| value.pointer("/linux/resources/pids/limit").is_some());
+        if !given {
+            resources.set_pids(None);
+        }
+    }
+    Ok((config, warnings))
 }
 
 /// The types' own opinion, with the path of the first member that does not fit. One instance of this
@@ -335,7 +351,6 @@ fn keep_capability(name: &str, warnings: &mut Vec<Finding>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::config::Config;
 
     fn problems(json: &str) -> String {
         parse::<Config>(json.as_bytes()).err().map(|error| error.to_string()).unwrap_or_default()
@@ -394,6 +409,22 @@ mod tests {
         assert!(problems(&deep).contains("recursion limit"));
         let wide = format!("{{\"ociVersion\":\"1.0.0\",\"x\":[{}0]}}", "0,".repeat(200_000));
         assert!(problems(&wide).contains("more than 100000 entries"));
+    }
+
+    #[test]
+    fn pids_without_a_limit_is_no_limit_of_0() {
+        let limit = |pids: &str| {
+            let json =
+                format!(r#"{{"ociVersion":"1.0.0","linux":{{"resources":{{"pids":{pids}}}}}}}"#);
+            let linux = config(json.as_bytes()).ok().and_then(|(config, _)| config.linux);
+            linux.and_then(|l| {
+                l.resources().as_ref()?.pids().as_ref().map(oci_spec::runtime::LinuxPids::limit)
+            })
+        };
+        assert_eq!(limit("{}"), None);
+        assert_eq!(limit(r#"{"limit":0}"#), Some(0));
+        assert_eq!(limit(r#"{"limit":-1}"#), Some(-1));
+        assert_eq!(limit(r#"{"limit":7}"#), Some(7));
     }
 
     #[test]

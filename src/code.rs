@@ -316,6 +316,8 @@ codes! {
     W_SECCOMP Config ""
     /// A poststop hook failed; the container is deleted all the same.
     W_HOOK Container ""
+    /// The service manager could not be told that the container is ready.
+    W_NOTIFY Caller ""
     /// An option that has no effect.
     W_OPTION_IGNORED Caller ""
 }

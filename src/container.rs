@@ -135,6 +135,7 @@ pub fn remove_dir(root: BorrowedFd<'_>, id: &str) -> Result<()> {
     for file in FILES {
         absent(sys::fs::unlinkat(dir.as_fd(), file, 0))?;
     }
+    remove_notify(dir.as_fd())?;
     match sys::fs::unlinkat(root, &name, libc::AT_REMOVEDIR) {
         // Files that are none of ours: a damaged directory must be removable all the same.
         Err(error) if error.errno == libc::ENOTEMPTY => {
@@ -145,6 +146,17 @@ pub fn remove_dir(root: BorrowedFd<'_>, id: &str) -> Result<()> {
         }
         result => absent(result),
     }
+}
+
+/// The directory of the sd_notify(3) socket; the container sees it read-only, so there is nothing else.
+fn remove_notify(dir: BorrowedFd<'_>) -> Result<()> {
+    let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW;
+    let notify = match sys::fs::openat(dir, crate::sd_notify::DIRECTORY, flags, 0) {
+        Err(error) if matches!(error.errno, libc::ENOENT | libc::ENOTDIR) => return Ok(()),
+        result => result?,
+    };
+    absent(sys::fs::unlinkat(notify.as_fd(), crate::sd_notify::SOCKET, 0))?;
+    absent(sys::fs::unlinkat(dir, crate::sd_notify::DIRECTORY, libc::AT_REMOVEDIR))
 }
 
 /// Removing what is not there has succeeded.

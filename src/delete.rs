@@ -128,7 +128,7 @@ fn poststop(container: &Container) -> Vec<Finding> {
         if !config.windows(8).any(|window| window == b"poststop") {
             return Ok(Vec::new());
         }
-        let (spec, _) = bundle::parse::<crate::plan::config::Config>(&config)?;
+        let (spec, _) = bundle::config(&config)?;
         let mut findings = crate::error::Findings::default();
         let planned = crate::plan::hooks::plan(&spec, &mut findings);
         let state = container.oci_state(Status::Stopped, 0)?.to_string();

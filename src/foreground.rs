@@ -6,6 +6,7 @@ use std::time::Instant;
 use nix::sys::termios::Termios;
 
 use crate::error::Result;
+use crate::sd_notify::Proxy;
 use crate::spawn::Created;
 use crate::sys;
 use crate::sys::process::Exit;
@@ -60,13 +61,23 @@ impl Foreground {
         [2, 1, 0].into_iter().find_map(|number| sys::tty::size(sys::fs::inherited(number)?).ok())
     }
 
-    /// Waits for the process' end, passing signals to it and copying its terminal, if it has one here.
-    pub fn wait(&self, process: &Created) -> Result<Exit> {
-        Ok(self.wait_until(process, None)?.unwrap_or(Exit::Code(1)))
+    /// Waits for the process' end, passing signals to it and copying its terminal, if it has one here;
+    /// passes on that it is ready.
+    pub fn wait(&self, process: &Created, proxy: Option<Proxy>) -> Result<Exit> {
+        Ok(self.attend(process, None, proxy)?.unwrap_or(Exit::Code(1)))
     }
 
     /// The same with a deadline; `None` when that came first, and the process still runs.
     pub fn wait_until(&self, process: &Created, end: Option<Instant>) -> Result<Option<Exit>> {
+        self.attend(process, end, None)
+    }
+
+    fn attend(
+        &self,
+        process: &Created,
+        end: Option<Instant>,
+        mut proxy: Option<Proxy>,
+    ) -> Result<Option<Exit>> {
         let raw = match &process.terminal {
             Some(_) => RawTerminal::find()?,
             None => None,
@@ -75,6 +86,8 @@ impl Foreground {
         loop {
             let mut fds =
                 vec![(self.signals.as_fd(), libc::POLLIN), (process.pidfd.as_fd(), libc::POLLIN)];
+            let always = fds.len();
+            fds.extend(proxy.iter().map(|proxy| (proxy.readable(), libc::POLLIN)));
             if let Some(relay) = &relay {
                 fds.extend(relay.interests()?);
             }
@@ -88,6 +101,9 @@ impl Foreground {
             };
             if events.first().is_some_and(|events| *events != 0) {
                 self.signal(process, raw.as_ref(), relay.as_ref())?;
+            }
+            if events.get(always).is_some_and(|events| *events & libc::POLLIN != 0) {
+                proxy = told(proxy);
             }
             if let Some(relay) = &mut relay {
                 relay.copy()?;
@@ -121,6 +137,20 @@ impl Foreground {
                 Err(error) if error.errno == libc::ESRCH => Ok(()),
                 result => Ok(result?),
             },
+        }
+    }
+}
+
+/// The proxy, as long as it has not passed on what it waits for.
+fn told(proxy: Option<Proxy>) -> Option<Proxy> {
+    let waiting = proxy?;
+    match waiting.pass_on() {
+        Ok(false) => Some(waiting),
+        Ok(true) => None,
+        // The container runs on; who waits for it will see that it hears nothing.
+        Err(error) => {
+            crate::log::stderr_line(&format!("onggi: {error}"));
+            None
         }
     }
 }

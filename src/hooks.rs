@@ -1,9 +1,12 @@
 //! Running hooks: state on stdin, a deadline, and the last of what they said for the error.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::error::{Code, Error, Result};
+use crate::plan::annotations::HookOutput;
 use crate::plan::hooks::Hook;
 use crate::sys;
 use crate::sys::exec::CStrings;
@@ -55,7 +58,7 @@ fn supervise(hook: &Hook, state: &str) -> Result<(Vec<u8>, Option<Exit>)> {
     let (output_read, output_write) = sys::fs::pipe()?;
     let ignored = sys::process::ignored_signals()?;
     let Some(child) = sys::process::clone3(0, None)? else {
-        hook_process(&path, (&argv, &envp), &stdin_read, &output_write, ignored);
+        hook_process(&path, (&argv, &envp), &stdin_read, (&output_write, &hook.output), ignored);
     };
     drop((stdin_read, output_write));
     let result = attend(hook, state, child.pidfd.as_fd(), stdin_write, output_read);
@@ -73,17 +76,28 @@ fn strings(list: &[String]) -> Result<CStrings> {
     Ok(CStrings::new(strings?))
 }
 
+/// In the clone: one of its outputs goes to the end of a file. What fails here is told by the pipe.
+fn append(file: Option<&Path>, number: i32) -> sys::Result<()> {
+    let Some(path) = file else { return Ok(()) };
+    let name = sys::cstr("open", path.as_os_str().as_bytes())?;
+    let flags = libc::O_WRONLY | libc::O_APPEND | libc::O_CREAT | libc::O_NOFOLLOW;
+    let file = sys::fs::openat(sys::fs::CWD, &name, flags, 0o600)?;
+    sys::fs::dup_to(file.as_fd(), number, false)
+}
+
 /// In the clone: descriptors 0 to 2 and nothing else, default signals, no other trace of us.
 fn hook_process(
     path: &std::ffi::CStr,
     (argv, envp): (&CStrings, &CStrings),
     stdin: &OwnedFd,
-    output: &OwnedFd,
+    (output, files): (&OwnedFd, &HookOutput),
     ignored: u64,
 ) -> ! {
     let prepared = sys::fs::dup_to(stdin.as_fd(), 0, false)
         .and_then(|()| sys::fs::dup_to(output.as_fd(), 1, false))
         .and_then(|()| sys::fs::dup_to(output.as_fd(), 2, false))
+        .and_then(|()| append(files.stdout.as_deref(), 1))
+        .and_then(|()| append(files.stderr.as_deref(), 2))
         // A session of its own: what it starts can be found and killed with it.
         .and_then(|()| sys::process::setsid())
         // A hook must not outlive a runtime that was killed.

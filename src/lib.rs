@@ -34,6 +34,7 @@ pub mod log;
 pub mod mountinfo;
 pub mod plan;
 pub mod rdt;
+pub mod sd_notify;
 pub mod seccomp;
 pub mod spawn;
 pub mod state;

@@ -104,6 +104,8 @@ pub struct State {
     pub chroot: bool,
     /// Arguments of set_mempolicy(2), for exec.
     pub memory_policy: Option<(u32, Vec<u64>)>,
+    /// Its processes keep their caller's supplementary groups, for exec.
+    pub keep_groups: bool,
     /// Its resctrl group.
     pub rdt: Option<RdtRecord>,
     /// Network devices that go back if create does not succeed.
@@ -139,6 +141,7 @@ impl State {
             "personality": self.personality,
             "execContained": self.exec_contained,
             "chroot": self.chroot,
+            "keepGroups": self.keep_groups,
             "memoryPolicy": self.memory_policy,
             "rdt": self.rdt.as_ref().map(RdtRecord::to_json),
             "netDevices": devices.collect::<Vec<_>>(),
@@ -177,6 +180,7 @@ impl State {
             personality: value.get("personality").and_then(Value::as_u64),
             exec_contained: flag("execContained"),
             chroot: flag("chroot"),
+            keep_groups: flag("keepGroups"),
             memory_policy: value.get("memoryPolicy").and_then(|policy| {
                 let mode = u32::try_from(policy.get(0)?.as_u64()?).ok()?;
                 let nodes = policy.get(1)?.as_array()?.iter().filter_map(Value::as_u64);

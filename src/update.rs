@@ -9,7 +9,6 @@ use crate::cgroup::{self, Options};
 use crate::container::{Container, Status};
 use crate::error::{Code, Error, Finding, Findings, NOT_RUNNING, Result};
 use crate::host::Host;
-use crate::plan::config::Config;
 use crate::{bundle, state, sys};
 
 /// Applies `asked`, an object like `linux.resources`, and remembers it for the next time. Either all of
@@ -72,7 +71,7 @@ fn resources(container: &Container) -> Result<Value> {
 /// Resources in the spec's types, by way of a whole configuration: problems have its pointers then.
 fn typed(resources: &Value) -> Result<(LinuxResources, Vec<Finding>)> {
     let config = json!({ "ociVersion": "1.0.0", "linux": { "resources": resources } });
-    let (config, warnings) = bundle::parse::<Config>(config.to_string().as_bytes())?;
+    let (config, warnings) = bundle::config(config.to_string().as_bytes())?;
     let resources = config.linux.and_then(|linux| linux.resources().clone());
     Ok((resources.unwrap_or_default(), warnings))
 }

@@ -1,18 +1,18 @@
 //! `create`, `run` and `start`.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use crate::plan::config::Config;
 use clap::ArgMatches;
 use serde_json::{Value, json};
 
 use super::{Globals, args};
 use crate::container::{Container, Status};
-use crate::error::{Code, Error, NOT_RUNNING, Result};
+use crate::error::{Code, Error, Finding, NOT_RUNNING, Result};
 use crate::foreground::Foreground;
 use crate::host::Host;
 use crate::plan::{self, Options, Plan};
+use crate::sd_notify::{self, Proxy};
 use crate::spawn::protocol::Failure;
 use crate::spawn::{self, Created, Request};
 use crate::{bundle, delete, hooks, sys};
@@ -41,13 +41,16 @@ pub fn run(globals: &Globals, matches: &ArgMatches) -> anyhow::Result<u8> {
     let foreground = if detach { None } else { Some(Foreground::begin()?) };
     let created = make(globals, matches, &planned)?;
     let id = planned.plan.id.clone();
-    let started = start_container(&globals.root, &id, Some(&planned.plan));
-    if let Err(error) = started {
-        return Err(also_delete(globals, &id, error).into());
-    }
+    let proxy = match start_container(&globals.root, &id, Some(&planned.plan)) {
+        Ok(proxy) => proxy,
+        Err(error) => return Err(also_delete(globals, &id, error).into()),
+    };
     globals.log.tell();
-    let Some(foreground) = foreground else { return Ok(0) };
-    let exit = foreground.wait(&created)?;
+    let Some(foreground) = foreground else {
+        wait_for_ready(globals, proxy.as_ref(), &created.pidfd);
+        return Ok(0);
+    };
+    let exit = foreground.wait(&created, proxy)?;
     if !args::is_on(matches, "keep") {
         globals.log.warn(delete::delete(&globals.root, &id, true)?);
     }
@@ -57,8 +60,19 @@ pub fn run(globals: &Globals, matches: &ArgMatches) -> anyhow::Result<u8> {
 /// `onggi start`
 pub fn start(globals: &Globals, matches: &ArgMatches) -> anyhow::Result<u8> {
     let id = args::optional_id(matches).unwrap_or_default();
-    start_container(&globals.root, &id, None)?;
+    let proxy = start_container(&globals.root, &id, None)?;
+    if let (Some(proxy), Some(init)) = (proxy, Container::open(&globals.root, &id)?.init()?) {
+        wait_for_ready(globals, Some(&proxy), &init);
+    }
     Ok(0)
+}
+
+/// Stays until the container says that it is ready, or has ended. It runs by now: what fails is told, and
+/// no more.
+fn wait_for_ready(globals: &Globals, proxy: Option<&Proxy>, init: &OwnedFd) {
+    if let Some(Err(error)) = proxy.map(|proxy| proxy.wait(init.as_fd())) {
+        globals.log.warn(vec![Finding::new(Code::W_NOTIFY, "NOTIFY_SOCKET", error)]);
+    }
 }
 
 fn also_delete(globals: &Globals, id: &str, error: Error) -> Error {
@@ -85,7 +99,7 @@ fn read_and_plan(globals: &Globals, matches: &ArgMatches, detach: bool) -> Resul
     let name =
         args::last(matches, "config").map_or_else(|| PathBuf::from("config.json"), PathBuf::from);
     let config = bundle::read(&bundle_dir.join(name))?;
-    let (spec, warnings) = bundle::parse::<Config>(&config)?;
+    let (spec, warnings) = bundle::config(&config)?;
     globals.log.warn(warnings);
     let host = Host::gather()?;
     let options = Options {
@@ -98,6 +112,7 @@ fn read_and_plan(globals: &Globals, matches: &ArgMatches, detach: bool) -> Resul
             rootless: globals.rootless && host.capabilities & 1 << 21 == 0,
         },
         console_socket: args::last(matches, "console-socket").is_some(),
+        notify: sd_notify::wanted().is_some(),
         detach,
     };
     let (mut plan, warnings) = plan::create(&id, &spec, &bundle_dir, &host, &options)?;
@@ -143,9 +158,9 @@ pub fn listen_env() -> Vec<String> {
 
 /// Opens the gate, waits until init has become the program, runs the poststart hooks. With a plan at
 /// hand the hooks are taken from it, else from the kept configuration.
-fn start_container(root: &Path, id: &str, plan: Option<&Plan>) -> Result<()> {
+fn start_container(root: &Path, id: &str, plan: Option<&Plan>) -> Result<Option<Proxy>> {
     let container = Container::open(root, id)?;
-    let (pidfd, failures) = {
+    let (pidfd, failures, proxy) = {
         let _lock = container.lock()?;
         let status = container.status()?;
         let (Status::Created, Some(gate), Some(pidfd)) =
@@ -164,14 +179,15 @@ fn start_container(root: &Path, id: &str, plan: Option<&Plan>) -> Result<()> {
         };
         let flags = libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOFOLLOW;
         let failures = sys::fs::openat(container.dir.as_fd(), c"error", flags, 0)?;
+        let proxy = Proxy::listen(&container)?;
         sys::fs::write_all(gate.as_fd(), b"1")?;
         // From here on it counts as running: nobody else can start it.
         sys::fs::unlinkat(container.dir.as_fd(), c"gate", 0)?;
-        (pidfd, failures)
+        (pidfd, failures, proxy)
     };
     read_failure(&failures)?;
     drop(pidfd);
-    poststart(&container, plan).map_err(|error| {
+    poststart(&container, plan).map(|()| proxy).map_err(|error| {
         // The spec wants the container stopped when a poststart hook fails (runtime.md, 1.3).
         match delete::kill(&container, libc::SIGKILL, false) {
             Ok(()) => error,
@@ -183,7 +199,7 @@ fn start_container(root: &Path, id: &str, plan: Option<&Plan>) -> Result<()> {
 
 /// Reads what init says until its end of the FIFO closes: nothing, if execve succeeded, even when the
 /// program has ended already.
-fn read_failure(failures: &std::os::fd::OwnedFd) -> Result<()> {
+fn read_failure(failures: &OwnedFd) -> Result<()> {
     let mut bytes = Vec::new();
     let mut chunk = [0u8; 4096];
     loop {
@@ -220,7 +236,7 @@ fn poststart(container: &Container, plan: Option<&Plan>) -> Result<()> {
             if !config.windows(9).any(|window| window == b"poststart") {
                 return Ok(());
             }
-            let (spec, _) = bundle::parse::<Config>(&config)?;
+            let (spec, _) = bundle::config(&config)?;
             planned = plan::hooks::plan(&spec, &mut crate::error::Findings::default());
             &planned.poststart
         }

@@ -12,7 +12,6 @@ use crate::container::{Container, Status};
 use crate::error::{Code, Error, Finding, Findings, Result};
 use crate::foreground::Foreground;
 use crate::host::Host;
-use crate::plan::config::Config;
 use crate::plan::exec::{ExecPlan, Kept, Overrides};
 use crate::plan::listener::Listener;
 use crate::plan::memory_policy::MemoryPolicy;
@@ -141,6 +140,7 @@ fn read_and_plan(matches: &ArgMatches, container: &Container) -> Result<(ExecPla
         seccomp,
         keyring: container.state.keyring,
         personality: container.state.personality,
+        keep_groups: container.state.keep_groups,
         memory_policy: policy.map(|(mode, nodes)| MemoryPolicy { mode, nodes }),
     };
     if let Some(file) = args::path(matches, "process")? {
@@ -150,7 +150,7 @@ fn read_and_plan(matches: &ArgMatches, container: &Container) -> Result<(ExecPla
         return Ok((plan, warnings));
     }
     let overrides = overrides(matches)?;
-    let (spec, mut warnings) = bundle::parse::<Config>(&container.config()?)?;
+    let (spec, mut warnings) = bundle::config(&container.config()?)?;
     let process = spec.process.clone().unwrap_or_default();
     let (plan, more) = plan::exec::plan(&process, Some(&overrides), &host, kept)?;
     warnings.extend(more);
@@ -159,7 +159,7 @@ fn read_and_plan(matches: &ArgMatches, container: &Container) -> Result<(ExecPla
 
 /// The agent of the container's filter.
 fn listener(container: &Container, host: &Host) -> Result<Option<Listener>> {
-    let (spec, _) = bundle::parse::<Config>(&container.config()?)?;
+    let (spec, _) = bundle::config(&container.config()?)?;
     let profile = spec.linux.as_ref().and_then(|linux| linux.seccomp().as_ref());
     let mut findings = Findings::default();
     let listener = profile.and_then(|profile| {

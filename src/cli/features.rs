@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::plan::check::{OCI_VERSION_MAX, OCI_VERSION_MIN};
 use crate::plan::namespaces::{KINDS, Kind};
-use crate::plan::{caps, memory_policy, options};
+use crate::plan::{annotations, caps, memory_policy, options};
 use crate::seccomp;
 
 const COMMIT: Option<&str> = option_env!("ONGGI_COMMIT");
@@ -55,7 +55,7 @@ fn document() -> Value {
             "dev.onggi.version": env!("CARGO_PKG_VERSION"),
             "org.opencontainers.runc.checkpoint.enabled": "false",
         },
-        "potentiallyUnsafeConfigAnnotations": [crate::plan::exec::CONTAIN],
+        "potentiallyUnsafeConfigAnnotations": annotations::KNOWN,
     })
 }
 

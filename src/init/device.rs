@@ -4,6 +4,7 @@ use std::os::fd::AsFd;
 
 use super::{Child, leave_open, resolve, rootfs};
 use crate::error::{Code, Error, Result};
+use crate::plan::devices::Device;
 use crate::sys;
 
 /// Makes one device node.
@@ -15,24 +16,32 @@ pub fn make(child: &Child<'_>, index: usize) -> Result<()> {
         Ok(()) => {}
         Err(error) if error.errno == libc::EEXIST => {
             let stat = sys::fs::lstatat(parent.as_fd(), &name)?;
-            let same_kind = stat.st_mode & libc::S_IFMT == device.mode & libc::S_IFMT;
-            let fifo = device.mode & libc::S_IFMT == libc::S_IFIFO;
-            if same_kind && (fifo || stat.st_rdev == device.dev) {
-                return Ok(());
-            }
-            let path = device.path.escape_debug();
-            return Err(Error::text(
-                Code::E_DEVICE_NODE,
-                format!("{path} exists and is not this device"),
-            ));
+            return if is_device(&stat, device) { Ok(()) } else { Err(not_this_device(device)) };
         }
         Err(error) => return Err(error.about(device.path.escape_debug()).into()),
     }
     if device.uid != 0 || device.gid != 0 {
-        sys::fs::lchownat(parent.as_fd(), &name, device.uid, device.gid)?;
+        // The node itself, not whatever has its name by now: the directory may be shared with others.
+        let node = sys::fs::openat(parent.as_fd(), &name, libc::O_PATH | libc::O_NOFOLLOW, 0)?;
+        if !is_device(&sys::fs::fstat(node.as_fd())?, device) {
+            return Err(not_this_device(device));
+        }
+        sys::fs::chown_node(node.as_fd(), device.uid, device.gid)?;
+        leave_open([node]);
     }
     leave_open([parent]);
     Ok(())
+}
+
+fn is_device(stat: &libc::stat, device: &Device) -> bool {
+    let same_kind = stat.st_mode & libc::S_IFMT == device.mode & libc::S_IFMT;
+    let fifo = device.mode & libc::S_IFMT == libc::S_IFIFO;
+    same_kind && (fifo || stat.st_rdev == device.dev)
+}
+
+fn not_this_device(device: &Device) -> Error {
+    let path = device.path.escape_debug();
+    Error::text(Code::E_DEVICE_NODE, format!("{path} exists and is not this device"))
 }
 
 const LINKS: [(&std::ffi::CStr, &std::ffi::CStr); 4] = [

@@ -44,7 +44,9 @@ pub fn bounding_set(child: &Child<'_>) -> Result<()> {
 /// Groups, gid, uid; the permitted set survives for what is left to do.
 pub fn ids(child: &Child<'_>) -> Result<()> {
     let process = child.process()?;
-    sys::cred::setgroups(&process.groups)?;
+    if !process.keep_groups {
+        sys::cred::setgroups(&process.groups)?;
+    }
     sys::cred::setresgid(process.gid)?;
     if process.uid != 0 {
         sys::cred::set_keepcaps(true)?;
@@ -128,6 +130,10 @@ fn check_ids(child: &Child<'_>) -> Result<()> {
     }
     if sys::cred::getresgid()? != [process.gid; 3] {
         return wrong("the group id");
+    }
+    if process.keep_groups {
+        // They are whatever the caller had: nothing was set that could be compared.
+        return Ok(());
     }
     let (mut held, mut asked) = (sys::cred::getgroups()?, process.groups.clone());
     held.sort_unstable();

@@ -19,7 +19,7 @@ pub fn mount(child: &Child<'_>, index: usize) -> Result<()> {
     let Some(mount) = create.plan.mounts.get(index) else { return Ok(()) };
     let root = super::rootfs::root(create);
     match &mount.source {
-        Source::Bind { .. } => {
+        Source::Bind { .. } | Source::Notify => {
             let tree = create.prepared.sources.get(index).and_then(Option::as_ref);
             bind(
                 root,
@@ -253,21 +253,26 @@ fn cgroup(create: &Create<'_>, root: BorrowedFd<'_>, mount: &Mount) -> Result<()
     label(create, top.as_fd())?;
     sys::mount::fsconfig_create(top.as_fd())?;
     let top = sys::mount::fsmount(top.as_fd(), 0)?;
-    attach(top.as_fd(), target.as_fd(), mount)?;
+    // All that is to be in it is made while nobody else can see it; it is attached as it stays.
     for hierarchy in create.cgroup_mounts {
         let name = sys::cstr("mkdir", &hierarchy.mount.name)?;
         sys::fs::mkdirat(top.as_fd(), &name, 0o755)?;
-        let made = cgroup_hierarchy(hierarchy)?;
-        set_attributes(made.as_fd(), &mount.options)?;
-        let inner = sys::fs::openat(top.as_fd(), &name, libc::O_PATH | libc::O_DIRECTORY, 0)?;
-        attach(made.as_fd(), inner.as_fd(), mount)?;
-        leave_open([made, inner]);
         for link in &hierarchy.mount.links {
             let link: CString = sys::cstr("symlink", link)?;
             sys::fs::symlinkat(&name, top.as_fd(), &link)?;
         }
     }
-    set_attributes(top.as_fd(), &mount.options)
+    set_attributes(top.as_fd(), &mount.options)?;
+    attach(top.as_fd(), target.as_fd(), mount)?;
+    for hierarchy in create.cgroup_mounts {
+        let name = sys::cstr("open", &hierarchy.mount.name)?;
+        let made = cgroup_hierarchy(hierarchy)?;
+        set_attributes(made.as_fd(), &mount.options)?;
+        let inner = sys::fs::openat(top.as_fd(), &name, libc::O_PATH | libc::O_DIRECTORY, 0)?;
+        attach(made.as_fd(), inner.as_fd(), mount)?;
+        leave_open([made, inner]);
+    }
+    Ok(())
 }
 
 /// With a cgroup namespace a mount of the hierarchy shows its own part only; without, the parent has

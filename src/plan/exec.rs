@@ -50,6 +50,8 @@ pub struct Kept {
     pub personality: Option<u64>,
     /// Arguments of set_mempolicy(2).
     pub memory_policy: Option<MemoryPolicy>,
+    /// Its processes keep their caller's supplementary groups.
+    pub keep_groups: bool,
 }
 
 /// The annotation that contains every exec'd process.
@@ -96,6 +98,7 @@ pub fn plan(
     };
     process.personality = kept.personality;
     process.memory_policy = kept.memory_policy;
+    process.keep_groups = kept.keep_groups;
     let Kept { seccomp, listener, keyring, .. } = kept;
     let steps = steps::exec(&process, &seccomp, keyring);
     Ok((ExecPlan { process, seccomp, listener, steps }, findings.finish()?))

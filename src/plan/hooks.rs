@@ -2,6 +2,7 @@
 
 use crate::plan::config::Config;
 
+use super::annotations::{self, HookOutput};
 use super::check::no_nul;
 use crate::error::{At, Code, Findings};
 
@@ -18,6 +19,8 @@ pub struct Hook {
     pub env: Vec<String>,
     /// Seconds until it is killed.
     pub timeout: Option<u32>,
+    /// Files of the host that its output goes to.
+    pub output: HookOutput,
 }
 
 /// All hooks, by the spec's names.
@@ -47,7 +50,8 @@ pub fn plan(spec: &Config, findings: &mut Findings) -> Hooks {
     };
     #[allow(deprecated, reason = "prestart is deprecated in the spec and still used by engines")]
     let prestart = hooks.prestart();
-    Hooks {
+    let output = annotations::hook_output(spec, findings);
+    let mut planned = Hooks {
         prestart: list("/hooks/prestart", prestart.as_ref(), findings),
         create_runtime: list("/hooks/createRuntime", hooks.create_runtime().as_ref(), findings),
         create_container: list(
@@ -58,7 +62,20 @@ pub fn plan(spec: &Config, findings: &mut Findings) -> Hooks {
         start_container: list("/hooks/startContainer", hooks.start_container().as_ref(), findings),
         poststart: list("/hooks/poststart", hooks.poststart().as_ref(), findings),
         poststop: list("/hooks/poststop", hooks.poststop().as_ref(), findings),
+    };
+    // All but startContainer, which run where these files are not.
+    for list in [
+        &mut planned.prestart,
+        &mut planned.create_runtime,
+        &mut planned.create_container,
+        &mut planned.poststart,
+        &mut planned.poststop,
+    ] {
+        for hook in list {
+            hook.output = output.clone();
+        }
     }
+    planned
 }
 
 fn list(
@@ -95,7 +112,7 @@ fn list(
         for entry in &env {
             no_nul(at.leaf("/env"), entry, findings);
         }
-        Hook { at, path, args, env, timeout }
+        Hook { at, path, args, env, timeout, output: HookOutput::default() }
     };
     hooks.into_iter().flatten().enumerate().map(one).collect()
 }

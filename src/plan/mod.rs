@@ -3,6 +3,7 @@
 //! Owns: every rule of the spec, every default, every refusal, and the order of the child's acts
 //! ([`steps`]). Must not: make a system call or touch a file; it knows the machine only as [`Host`].
 
+pub mod annotations;
 pub mod caps;
 pub mod check;
 pub mod config;
@@ -58,6 +59,8 @@ pub struct Options {
     pub cgroup: crate::cgroup::Options,
     /// The process gets its terminal from the caller: `--console-socket` was given.
     pub console_socket: bool,
+    /// Somebody wants to be told when the container is ready: `NOTIFY_SOCKET` is set.
+    pub notify: bool,
     /// Nobody stays to serve a terminal: create, or run --detach.
     pub detach: bool,
 }
@@ -155,7 +158,10 @@ pub fn create(
     let namespaces = namespaces::plan(linux, &mut findings);
     check::names(spec, &namespaces, &mut findings);
     let label = mount_label(linux, host, &mut findings);
-    let mounts = mounts::plan(spec, bundle, (linux, &namespaces), label, &mut findings);
+    let context = annotations::mount_context_type(spec, &mut findings);
+    let context = label.map(|label| format!("{context}={label}"));
+    let mounts =
+        mounts::plan(spec, bundle, (linux, &namespaces), context.as_deref(), &mut findings);
     let (rootfs, root_readonly) = root(spec, bundle, &namespaces, &mut findings);
     let rootfs_propagation = rootfs_propagation(linux, &namespaces, &mut findings);
     let text = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
@@ -166,10 +172,7 @@ pub fn create(
         rootfs,
         root_readonly,
         switch: switch(&namespaces, options),
-        propagation: match rootfs_propagation {
-            Some((libc::MS_PRIVATE | libc::MS_UNBINDABLE, _)) => libc::MS_PRIVATE,
-            _ => libc::MS_SLAVE,
-        },
+        propagation: meanwhile(rootfs_propagation),
         rootfs_propagation,
         net_devices: netdevs::plan(linux.net_devices().as_ref(), &namespaces, &mut findings),
         devices: devices::plan(linux, &mounts, &mut findings),
@@ -192,15 +195,25 @@ pub fn create(
         mounts,
         steps: Vec::new(),
     };
-    let personality = process::personality(linux.personality().as_ref(), &mut findings);
-    let memory_policy = memory_policy::plan(linux.memory_policy().as_ref(), &mut findings);
-    if let Some(process) = &mut plan.process {
-        process.personality = personality;
-        process.memory_policy = memory_policy;
+    for_all_processes(&mut plan, (spec, linux), &mut findings);
+    if options.notify {
+        notify(&mut plan, &mut findings);
     }
     terminal(plan.process.as_ref(), options, &mut findings);
     plan.steps = steps::create(&plan);
     Ok((plan, findings.finish()?))
+}
+
+/// What the first process and those that are executed later have from the container.
+fn for_all_processes(plan: &mut Plan, (spec, linux): (&Config, &Linux), findings: &mut Findings) {
+    let personality = process::personality(linux.personality().as_ref(), findings);
+    let memory_policy = memory_policy::plan(linux.memory_policy().as_ref(), findings);
+    let keep_groups = annotations::keep_groups(spec, findings);
+    if let Some(process) = &mut plan.process {
+        process.personality = personality;
+        process.memory_policy = memory_policy;
+        process.keep_groups = keep_groups;
+    }
 }
 
 fn list(
@@ -255,6 +268,14 @@ fn rootfs_propagation(
     flag
 }
 
+/// What the trees are until the new root gets its own propagation.
+fn meanwhile(rootfs_propagation: Option<(u64, bool)>) -> u64 {
+    match rootfs_propagation {
+        Some((libc::MS_PRIVATE | libc::MS_UNBINDABLE, _)) => libc::MS_PRIVATE,
+        _ => libc::MS_SLAVE,
+    }
+}
+
 fn switch(namespaces: &Namespaces, options: &Options) -> Switch {
     if !namespaces.is_new(Kind::Mount) {
         Switch::Chroot
@@ -306,6 +327,22 @@ fn seccomp(
             (None, None)
         }
     }
+}
+
+/// The socket by which the container says that it is ready. It is mounted last: /run may be a mount.
+fn notify(plan: &mut Plan, findings: &mut Findings) {
+    let Some(process) = &mut plan.process else { return };
+    if !plan.namespaces.is_new(Kind::Mount) {
+        findings.warn(
+            Code::W_NOTIFY,
+            "NOTIFY_SOCKET",
+            "is not for a container without a new mount namespace",
+        );
+        return;
+    }
+    process.env.retain(|entry| !entry.starts_with("NOTIFY_SOCKET="));
+    process.env.push(mounts::NOTIFY_ENVIRONMENT.to_owned());
+    plan.mounts.push(mounts::notify());
 }
 
 /// runc's rule, and engines rely on the refusal.

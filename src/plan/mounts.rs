@@ -33,6 +33,8 @@ pub enum Source {
     Cgroup,
     /// New attributes for what is mounted there already.
     Remount,
+    /// The directory in which `start` makes the socket for sd_notify(3).
+    Notify,
 }
 
 /// One entry of `mounts`.
@@ -62,7 +64,26 @@ impl std::fmt::Display for Mount {
             Source::Fs { fstype, .. } => write!(f, "mount {} to {to}", fstype.escape_debug()),
             Source::Cgroup => write!(f, "mount cgroup to {to}"),
             Source::Remount => write!(f, "remount {to}"),
+            Source::Notify => write!(f, "mount the notify socket to {to}"),
         }
+    }
+}
+
+/// Where the container finds the socket for sd_notify(3): runc's place.
+pub const NOTIFY_ENVIRONMENT: &str = "NOTIFY_SOCKET=/run/notify/notify.sock";
+
+/// The mount of its directory, read-only: a socket can be sent to all the same.
+#[must_use]
+pub fn notify() -> Mount {
+    use super::options::{Attributes, attr};
+    let set = attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC;
+    Mount {
+        at: At::of("NOTIFY_SOCKET"),
+        source: Source::Notify,
+        destination: "/run/notify".to_owned(),
+        options: Options { attr: Attributes { set, clear: 0 }, ..Options::default() },
+        idmap: None,
+        on_proc: false,
     }
 }
 
@@ -104,7 +125,7 @@ pub fn plan(
     spec: &Config,
     bundle: &Path,
     around: (&Linux, &Namespaces),
-    mount_label: Option<&str>,
+    context: Option<&str>,
     findings: &mut Findings,
 ) -> Vec<Mount> {
     let mounts = spec.mounts.as_deref().unwrap_or_default();
@@ -121,7 +142,7 @@ pub fn plan(
         .enumerate()
         .filter_map(|(index, mount)| {
             let at = At::item("/mounts", index);
-            let mut planned = one(at, mount, bundle, mount_label, findings)?;
+            let mut planned = one(at, mount, bundle, context, findings)?;
             planned.idmap = idmap::plan(at, mount, planned.options.idmap, around, findings);
             if planned.idmap.is_some() && planned.source == Source::Remount {
                 findings.problem(
@@ -139,7 +160,7 @@ fn one(
     at: At,
     spec: &oci_spec::runtime::Mount,
     bundle: &Path,
-    mount_label: Option<&str>,
+    context: Option<&str>,
     findings: &mut Findings,
 ) -> Option<Mount> {
     let raw = spec.options().as_deref().unwrap_or_default();
@@ -179,11 +200,11 @@ fn one(
     if options.tmpcopyup && !matches!(&source, Source::Fs { fstype, .. } if fstype == "tmpfs") {
         findings.problem(Code::E_MOUNT_OPTION, at.leaf("/options"), "tmpcopyup is for tmpfs only");
     }
-    if let (Some(label), Source::Fs { fstype, .. }) = (mount_label, &source) {
+    if let (Some(context), Source::Fs { fstype, .. }) = (context, &source) {
         // The filesystems that take a context (selinux mount options); proc and sysfs have fixed ones,
         // and mqueue's was made with the ipc namespace: its root is labelled when it is mounted.
         if matches!(fstype.as_str(), "tmpfs" | "devpts" | "ramfs" | "overlay") {
-            options.data.push(format!("context={label}"));
+            options.data.push(context.to_owned());
         }
     }
     let on_proc = check_proc(at, &destination, &source, findings);

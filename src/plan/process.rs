@@ -86,6 +86,8 @@ pub struct Process {
     pub exec_affinity: ExecAffinity,
     /// Argument of personality(2); of the container, for exec'd processes as well.
     pub personality: Option<u64>,
+    /// Instead of `groups` the caller's stay.
+    pub keep_groups: bool,
     /// NUMA memory policy; of the container, for exec'd processes as well.
     pub memory_policy: Option<MemoryPolicy>,
     /// `AppArmor` profile to enter at execve.
@@ -152,6 +154,7 @@ pub fn plan(spec: &oci_spec::runtime::Process, host: &Host, findings: &mut Findi
         exec_affinity: exec_affinity(spec, findings),
         personality: None,
         memory_policy: None,
+        keep_groups: false,
         apparmor: label(
             "/process/apparmorProfile",
             spec.apparmor_profile().as_deref(),

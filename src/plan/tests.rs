@@ -9,7 +9,6 @@ use super::{Options, Plan, create};
 use crate::bundle;
 use crate::cgroup::{Hierarchy, Layout, V2};
 use crate::host::Host;
-use crate::plan::config::Config;
 
 /// A host with all controllers on v2, all capabilities, no LSM.
 pub(super) fn host_v2() -> Host {
@@ -45,8 +44,7 @@ fn host_v1() -> Host {
 
 fn plan_of(config: &Value, host: &Host) -> Result<(Plan, Vec<crate::error::Finding>), String> {
     let text = config.to_string();
-    let (config, _) =
-        bundle::parse::<Config>(text.as_bytes()).map_err(|error| error.to_string())?;
+    let (config, _) = bundle::config(text.as_bytes()).map_err(|error| error.to_string())?;
     let options = Options { detach: true, ..Options::default() };
     create("web", &config, Path::new("/bundle"), host, &options).map_err(|error| error.to_string())
 }

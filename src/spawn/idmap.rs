@@ -57,7 +57,7 @@ pub fn apply(mount: &Mount, tree: BorrowedFd<'_>, namespace: Option<&OwnedFd>) -
     let who = match &mount.source {
         Source::Bind { path, .. } => culprit(path, namespace.as_fd(), idmap.recursive),
         Source::Fs { fstype, .. } => fstype.clone(),
-        Source::Cgroup | Source::Remount => String::new(),
+        Source::Cgroup | Source::Remount | Source::Notify => String::new(),
     };
     Err(Error::text(
         Code::E_ID_MAPPED_MOUNT,

@@ -6,6 +6,7 @@
 pub mod borrow;
 mod child;
 mod contain;
+mod effects;
 pub mod exec;
 pub mod hook_state;
 pub mod idmap;
@@ -172,6 +173,7 @@ impl<'a> Making<'a> {
             exec_contained: plan.exec_contained,
             chroot: plan.switch == crate::plan::Switch::Chroot,
             memory_policy: policy.map(|policy| (policy.mode, policy.nodes.clone())),
+            keep_groups: plan.process.as_ref().is_some_and(|process| process.keep_groups),
             rdt: None,
             net_devices: Vec::new(),
             network: plan.namespaces.path_of(Kind::Network).map(Path::to_owned),
@@ -188,9 +190,10 @@ impl<'a> Making<'a> {
         plan: &Plan,
         host: &Host,
         request: &Request<'_>,
-        prepared: Prepared,
+        mut prepared: Prepared,
     ) -> Result<Created> {
         self.keep_files(plan, request)?;
+        self.make_notify(plan, &mut prepared)?;
         let gate = self.fifo(c"gate")?;
         let error = self.fifo(c"error")?;
         let group = Group::create(&plan.cgroup, &host.cgroups)
@@ -339,25 +342,6 @@ impl<'a> Making<'a> {
                 _ => return Err(Error::text(Code::E_INTERNAL, "the child spoke out of turn")),
             }
         }
-    }
-
-    /// Makes the container's resctrl group, recorded first.
-    fn make_rdt(&mut self, plan: &Plan, prepared: &Prepared) -> Result<()> {
-        let (Some(rdt), Some(record)) = (&plan.rdt, &prepared.rdt) else { return Ok(()) };
-        self.state.rdt = Some(record.clone());
-        self.state.save(self.dir.as_fd())?;
-        crate::rdt::make(record, rdt)
-    }
-
-    /// Moves the network devices of the plan into the container.
-    fn give_devices(&mut self, plan: &Plan) -> Result<()> {
-        if plan.net_devices.is_empty() {
-            return Ok(());
-        }
-        let networks = self.networks.insert(netdev::Networks::of(self.pid())?);
-        self.state.net_devices = networks.intend(&plan.net_devices)?;
-        self.state.save(self.dir.as_fd())?;
-        networks.give(&plan.net_devices, &self.state.net_devices)
     }
 
     /// The child is gone without a word.

@@ -182,6 +182,14 @@ pub fn fchown(fd: BorrowedFd<'_>, uid: u32, gid: u32) -> Result<()> {
     done(ret.into(), "fchown", "")
 }
 
+/// fchownat(2) of the very file that an `O_PATH` descriptor is of.
+pub fn chown_node(node: BorrowedFd<'_>, uid: u32, gid: u32) -> Result<()> {
+    let empty = c"".as_ptr();
+    // SAFETY: the empty path means the descriptor.
+    let ret = unsafe { libc::fchownat(node.as_raw_fd(), empty, uid, gid, libc::AT_EMPTY_PATH) };
+    done(ret.into(), "chown", "")
+}
+
 /// fchownat(2), not following a link.
 pub fn lchownat(dir: BorrowedFd<'_>, path: &CStr, uid: u32, gid: u32) -> Result<()> {
     // SAFETY: `path` is a C string that outlives the call.

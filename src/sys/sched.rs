@@ -55,6 +55,10 @@ pub struct SchedAttr {
     pub deadline: u64,
     /// `SCHED_DEADLINE`, nanoseconds.
     pub period: u64,
+    /// With `SCHED_FLAG_UTIL_CLAMP_MIN`.
+    pub util_min: u32,
+    /// With `SCHED_FLAG_UTIL_CLAMP_MAX`.
+    pub util_max: u32,
 }
 
 /// `sched_setattr`(2).

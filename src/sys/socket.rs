@@ -108,6 +108,39 @@ pub fn connect(path: &std::path::Path) -> Result<OwnedFd> {
     Ok(socket)
 }
 
+/// A datagram socket with this name in a directory, whatever was there by that name.
+pub fn bind_datagram(dir: BorrowedFd<'_>, name: &std::ffi::CStr) -> Result<OwnedFd> {
+    match super::fs::unlinkat(dir, name, 0) {
+        Err(error) if error.errno != libc::ENOENT => return Err(error),
+        _ => {}
+    }
+    let socket = datagram()?;
+    // By way of the descriptor: the directory's own path may be too long for sun_path.
+    let path = format!("/proc/self/fd/{}/{}", dir.as_raw_fd(), name.to_string_lossy());
+    let address = UnixAddr::new(path.as_str()).map_err(|errno| failed("bind", errno))?;
+    nix::sys::socket::bind(socket.as_raw_fd(), &address).map_err(|errno| failed("bind", errno))?;
+    Ok(socket)
+}
+
+/// A datagram socket that sends to this address: a path, or with `@` an abstract name (unix(7)).
+pub fn connect_datagram(address: &std::ffi::OsStr) -> Result<OwnedFd> {
+    use std::os::unix::ffi::OsStrExt;
+    let socket = datagram()?;
+    let address = match address.as_bytes().strip_prefix(b"@") {
+        Some(name) => UnixAddr::new_abstract(name),
+        None => UnixAddr::new(address),
+    };
+    let address = address.map_err(|errno| failed("connect", errno))?;
+    nix::sys::socket::connect(socket.as_raw_fd(), &address)
+        .map_err(|errno| failed("connect", errno))?;
+    Ok(socket)
+}
+
+fn datagram() -> Result<OwnedFd> {
+    nix::sys::socket::socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)
+        .map_err(|errno| failed("socket", errno))
+}
+
 /// Brings the loopback interface of the current network namespace up (netdevice(7)).
 pub fn loopback_up() -> Result<()> {
     let socket = nix::sys::socket::socket(
