@@ -57,6 +57,21 @@ fn idmap_by_maps_alone() {
     shows(&bundle_with(mapped("data", &["rbind"])), SHIFTED);
 }
 
+/// podman writes crun's form: `uids=` and `gids=` in the option itself.
+#[test]
+fn idmap_with_the_map_in_the_option() {
+    require!(root);
+    let mount = |option: &str| {
+        let options = ["rbind", option];
+        json!({ "destination": "/data", "type": "bind", "source": "data", "options": options })
+    };
+    shows(&bundle_with(mount("idmap=uids=0-5000-1#1-5001-9;gids=0-6000-10")), SHIFTED);
+    shows(&bundle_with(mount("ridmap=uids=0-5000-1000;gids=0-6000-1000")), SHIFTED);
+    for bad in ["idmap=uids=0-5000-1", "idmap=uids=@0-0-1;gids=0-0-1", "idmap=nonsense"] {
+        refused_at(&bundle_with(mount(bad)), &["/mounts/7/options"]);
+    }
+}
+
 /// What is written has the ids turned back, and nobody's ownership was changed.
 #[test]
 fn idmap_writes_turn_ids_back() {

@@ -79,10 +79,22 @@ const TEXT_MAX: usize = 4095;
 /// Checks a list of `uidMappings` or `gidMappings`: what the kernel would refuse with `EINVAL` is told
 /// with its place.
 pub fn ranges(at: At, spec: Option<&Vec<LinuxIdMapping>>, findings: &mut Findings) -> Vec<IdRange> {
+    let range = |one: &LinuxIdMapping| IdRange {
+        container: one.container_id(),
+        host: one.host_id(),
+        size: one.size(),
+    };
+    checked(at, spec.into_iter().flatten().map(range), findings)
+}
+
+/// The same of ranges from elsewhere.
+pub fn checked(
+    at: At,
+    ranges: impl Iterator<Item = IdRange>,
+    findings: &mut Findings,
+) -> Vec<IdRange> {
     let mut map: Vec<IdRange> = Vec::new();
-    for one in spec.into_iter().flatten() {
-        let range =
-            IdRange { container: one.container_id(), host: one.host_id(), size: one.size() };
+    for range in ranges {
         // 2^32-1 is no id, so no range may reach it.
         let fits = |first: u32| first.checked_add(range.size).is_some();
         let meet = |a: u32, a_size: u32, b: u32, b_size: u32| {

@@ -143,7 +143,7 @@ pub fn plan(
         .filter_map(|(index, mount)| {
             let at = At::item("/mounts", index);
             let mut planned = one(at, mount, bundle, context, findings)?;
-            planned.idmap = idmap::plan(at, mount, planned.options.idmap, around, findings);
+            planned.idmap = idmap::plan(at, mount, &planned.options, around, findings);
             if planned.idmap.is_some() && planned.source == Source::Remount {
                 findings.problem(
                     Code::E_MOUNT_OPTION,

@@ -143,6 +143,8 @@ pub struct Options {
     pub tmpcopyup: bool,
     /// An idmapped mount was asked for, of the whole tree or not.
     pub idmap: Option<bool>,
+    /// crun's `idmap=` and `ridmap=`: the map in the option.
+    pub idmap_text: Option<String>,
     /// Everything else, for the filesystem: `key` or `key=value`.
     pub data: Vec<String>,
 }
@@ -174,6 +176,11 @@ pub fn parse(options: &[String]) -> Options {
             Some(Idmap(all)) => sum.idmap = Some(all || sum.idmap == Some(true)),
             Some(Nothing) => {}
             None if option.is_empty() => {}
+            None if option.starts_with("idmap=") || option.starts_with("ridmap=") => {
+                let (name, map) = option.split_once('=').unwrap_or_default();
+                sum.idmap = Some(name == "ridmap" || sum.idmap == Some(true));
+                sum.idmap_text = Some(map.to_owned());
+            }
             None => sum.data.push(option.clone()),
         }
     }

@@ -114,7 +114,9 @@ pub fn plan(spec: &oci_spec::runtime::Process, host: &Host, findings: &mut Findi
     let console_size = spec
         .console_size()
         .filter(|_| terminal)
-        .map(|area| (size(area.height()), size(area.width())));
+        .map(|area| (size(area.height()), size(area.width())))
+        // Who does not know the size writes zeros.
+        .filter(|size| *size != (0, 0));
     let cwd = spec.cwd().to_string_lossy().into_owned();
     if !cwd.starts_with('/') {
         findings.problem(Code::E_NOT_ABSOLUTE, "/process/cwd", "not an absolute path");
