@@ -39,6 +39,7 @@ mod support;
 mod annotations;
 mod apparmor;
 mod cgroup;
+mod cgroup_faults;
 mod console;
 mod contract_args;
 mod contract_cli;

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::cgroup::Group;
+use crate::cgroup::{Group, Mounts};
 use crate::error::{Code, DOES_NOT_EXIST, Error, Result};
 use crate::state::{self, Pid, State};
 use crate::{bundle, sys};
@@ -227,6 +227,11 @@ impl Container {
 
     /// The status, found out and not remembered: is init alive, does it hold the gate, is it frozen.
     pub fn status(&self) -> Result<Status> {
+        self.status_with(&mut Mounts::default())
+    }
+
+    /// The same, for a look at many containers.
+    pub fn status_with(&self, mounts: &mut Mounts) -> Result<Status> {
         if self.init()?.is_none() {
             let creating = self.state.created.is_empty()
                 && open_process(self.state.creator, &self.state.boot)?.is_some();
@@ -235,7 +240,7 @@ impl Container {
         if self.state.created.is_empty() {
             return Ok(Status::Creating);
         }
-        let frozen = match Group::open_freezer(&self.state.cgroup)? {
+        let frozen = match Group::open_freezer(&self.state.cgroup, mounts)? {
             Some(group) => group.frozen()?,
             None => false,
         };

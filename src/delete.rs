@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::cgroup::Group;
+use crate::cgroup::{Group, Mounts};
 use crate::container::{self, Container, Status};
 use crate::error::{Code, DOES_NOT_EXIST, Error, Finding, NOT_RUNNING, Result};
 use crate::spawn::UNDO_DEADLINE;
@@ -86,7 +86,7 @@ pub fn remove(root: &Path, container: &Container) -> Result<Vec<Finding>> {
 /// A frozen v1 cgroup does not let its processes die, nor does one that a killed command has left half
 /// frozen (`FREEZING`).
 fn thaw(container: &Container) -> Result<()> {
-    match Group::open_freezer(&container.state.cgroup)? {
+    match Group::open_freezer(&container.state.cgroup, &mut Mounts::default())? {
         Some(group) if group.is_stopped()? => group.freeze(false, UNDO_DEADLINE),
         _ => Ok(()),
     }

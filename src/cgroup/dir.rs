@@ -65,13 +65,31 @@ pub(super) fn open_below(dir: BorrowedFd<'_>, path: &str, flags: i32) -> sys::Re
     fs::openat2(dir, &path, flags | libc::O_DIRECTORY, 0, fs::BENEATH)
 }
 
+/// Mount points that have been opened and verified, for commands that look at many containers.
+#[derive(Debug, Default)]
+pub struct Mounts(Vec<(String, OwnedFd)>);
+
+impl Mounts {
+    fn get(&mut self, place: &Place) -> Result<BorrowedFd<'_>> {
+        let at = match self.0.iter().position(|(mount, _)| *mount == place.mount) {
+            Some(at) => at,
+            None => {
+                self.0.push((place.mount.clone(), open_mount(place)?));
+                self.0.len() - 1
+            }
+        };
+        let missing = || Error::text(Code::E_INTERNAL, "a mount point that was just opened");
+        self.0.get(at).map(|(_, fd)| fd.as_fd()).ok_or_else(missing)
+    }
+}
+
 /// Opens an existing place; `None` when it, or its whole hierarchy, is gone.
-pub(super) fn open(place: &Place) -> Result<Option<Dir>> {
-    let mount = match open_mount(place) {
+pub(super) fn open(place: &Place, mounts: &mut Mounts) -> Result<Option<Dir>> {
+    let mount = match mounts.get(place) {
         Err(error) if error.errno() == Some(libc::ENOENT) => return Ok(None),
         other => other?,
     };
-    match open_below(mount.as_fd(), &place.path, libc::O_RDONLY) {
+    match open_below(mount, &place.path, libc::O_RDONLY) {
         Ok(fd) if is_another(place, fd.as_fd())? => Ok(None),
         Ok(fd) => Ok(Some(Dir::new(place, fd, false))),
         Err(error) if is_gone(&error) => Ok(None),

@@ -2,7 +2,7 @@
 
 use std::os::fd::AsFd;
 
-use super::dir::{self, Dir};
+use super::dir::{self, Dir, Mounts};
 use super::group::Group;
 use super::record::Record;
 use crate::error::{Code, Error, Result};
@@ -16,8 +16,8 @@ impl Group {
     ///
     /// # Errors
     /// As [`Group::open`].
-    pub fn open_counting(record: &Record) -> Result<Option<Self>> {
-        Self::open_some(record, |place| {
+    pub fn open_counting(record: &Record, mounts: &mut Mounts) -> Result<Option<Self>> {
+        Self::open_some(record, mounts, |place| {
             place.is_v2() || COUNTING.iter().any(|controller| place.has(controller))
         })
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use super::dir::{self, Dir, Made};
+use super::dir::{self, Dir, Made, Mounts};
 use super::layout::Layout;
 use super::plan::{Manager, Placement};
 use super::record::{Place, Record};
@@ -112,25 +112,30 @@ impl Group {
     /// # Errors
     /// When a hierarchy is no longer mounted where it was, or cannot be opened.
     pub fn open(record: &Record) -> Result<Option<Self>> {
-        Self::open_some(record, |_| true)
+        Self::open_some(record, &mut Mounts::default(), |_| true)
     }
 
     /// Opens only what [`Group::frozen`] and [`Group::freeze`] need: `state` is asked for often.
     ///
     /// # Errors
     /// As [`Group::open`].
-    pub fn open_freezer(record: &Record) -> Result<Option<Self>> {
+    pub fn open_freezer(record: &Record, mounts: &mut Mounts) -> Result<Option<Self>> {
         let v1 = record.places.iter().any(|place| place.has("freezer"));
-        Self::open_some(record, |place| if v1 { place.has("freezer") } else { place.is_v2() })
+        Self::open_some(
+            record,
+            mounts,
+            |place| if v1 { place.has("freezer") } else { place.is_v2() },
+        )
     }
 
     pub(super) fn open_some(
         record: &Record,
+        mounts: &mut Mounts,
         which: impl Fn(&Place) -> bool,
     ) -> Result<Option<Self>> {
         let mut dirs = Vec::new();
         for place in record.places.iter().filter(|place| which(place)) {
-            dirs.extend(dir::open(place)?);
+            dirs.extend(dir::open(place, mounts)?);
         }
         let group = Self { manager: record.manager, dirs, made: Vec::new() };
         Ok((!group.dirs.is_empty()).then_some(group))
@@ -236,7 +241,10 @@ impl Group {
     /// When processes cannot be listed or signalled. Whether all have died is not told: see
     /// [`remove()`](super::remove()).
     pub fn kill(&self, signal: i32, deadline: Duration) -> Result<()> {
-        if signal == libc::SIGKILL { kill::all(self, deadline) } else { kill::each(self, signal) }
+        if signal == libc::SIGKILL {
+            return kill::all(self, deadline);
+        }
+        kill::each(self, signal, &mut BTreeSet::new()).map(drop)
     }
 
     /// Whether every process is stopped by the freezer, by us or by somebody else.

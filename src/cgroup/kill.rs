@@ -4,57 +4,59 @@ use std::collections::BTreeSet;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use super::dir::{self, Pause};
+use super::dir::{self, Dir, Pause};
 use super::freeze::{self, freezer};
 use super::group::Group;
+use super::walk;
 use crate::error::{Code, Error, Result};
 use crate::sys::{self, process};
 
 /// How long a freeze may take before killing goes on without it: a task in uninterruptible sleep does
 /// not freeze, and does not fork either.
-const FREEZE: Duration = Duration::from_millis(50);
+const FREEZE: Duration = Duration::from_millis(500);
 
 /// Kills everything, new forks included.
 pub(super) fn all(group: &Group, deadline: Duration) -> Result<()> {
     let end = Instant::now() + deadline;
-    let by_kernel = cgroup_kill(group)?;
     let v1_freezer = freezer(&group.dirs).filter(|(_, is_v1)| *is_v1).map(|(dir, _)| dir);
-    if by_kernel {
-        if let Some(dir) = v1_freezer {
-            // A task frozen on v1 takes no signal, SIGKILL included.
-            tolerate_gone(freeze::thaw_v1(dir))
-                .map_err(Error::at(Code::E_CGROUP, dir.place.dir()))?;
+    // Who has been killed, and is only on the way out.
+    let mut dead = BTreeSet::new();
+    let mut contained = match group.v2() {
+        Some(dir) if v1_freezer.is_none() && group.dirs.iter().all(|dir| dir.place.is_v2()) => {
+            if cgroup_kill(dir)? {
+                return Ok(());
+            }
+            false
         }
-        if group.dirs.iter().all(|dir| dir.place.is_v2()) {
-            return Ok(());
+        Some(dir) => {
+            // On a hybrid host there may be some who left the v2 cgroup alone.
+            list(dir, &mut dead)?;
+            cgroup_kill(dir)?
         }
+        None => false,
+    };
+    if !contained {
+        dead.clear();
+    } else if let Some(dir) = v1_freezer {
+        // A task frozen on v1 takes no signal, SIGKILL included.
+        tolerate_gone(freeze::thaw_v1(dir)).map_err(Error::at(Code::E_FREEZE, dir.place.dir()))?;
     }
-    // v1, or Linux before 5.14. On a hybrid host the loop finds those who left the v2 cgroup alone.
+    // v1, or Linux before 5.14.
     let mut pause = Pause::until(end);
     loop {
-        if group.pids()?.is_empty() {
+        if !contained {
+            kill_frozen(group, end, &mut dead)?;
+        }
+        if each(group, libc::SIGKILL, &mut dead)? == 0 || !pause.sleep() {
             return Ok(());
         }
-        // Frozen processes neither fork nor end, so the list stays true and its pids are not reused.
-        // Where that fails they are killed as they run, and the next round finds the new ones.
-        let frozen = group.freeze(true, FREEZE).is_ok();
-        let killed = if frozen { kill_frozen(group) } else { each(group, libc::SIGKILL) };
-        if frozen {
-            match group.freeze(false, FREEZE) {
-                Err(error) if Instant::now() >= end => return Err(error),
-                _ => {}
-            }
-        }
-        killed?;
-        if !pause.sleep() {
-            return Ok(());
-        }
+        // Some were elsewhere, and may have forked.
+        contained = false;
     }
 }
 
 /// `cgroup.kill` (Linux 5.14) kills a whole v2 tree at once, against forks and frozen or not.
-fn cgroup_kill(group: &Group) -> Result<bool> {
-    let Some(dir) = group.v2() else { return Ok(false) };
+fn cgroup_kill(dir: &Dir) -> Result<bool> {
     match dir::write(dir, c"cgroup.kill", "1") {
         Ok(()) => Ok(true),
         // An older kernel, a cgroup that is gone, or a threaded one.
@@ -70,26 +72,42 @@ fn tolerate_gone(result: sys::Result<()>) -> sys::Result<()> {
     }
 }
 
-/// Kills frozen processes, whose pids cannot be reused: on v1 not even SIGKILL ends them before the thaw.
-fn kill_frozen(group: &Group) -> Result<()> {
-    for pid in group.pids()? {
-        match process::kill(pid, libc::SIGKILL) {
-            // Dead already, as wished.
-            Err(error) if error.errno == libc::ESRCH => {}
-            other => other?,
-        }
-    }
-    Ok(())
+fn list(dir: &Dir, into: &mut BTreeSet<i32>) -> Result<()> {
+    walk::pids(dir.as_fd(), into).map_err(|error| Error::at(Code::E_CGROUP, dir.place.dir())(error))
 }
 
-/// Sends a signal to each process once, new ones included as far as they are seen.
+/// Freezes, kills and thaws: frozen processes neither fork nor end, so the list stays true and its
+/// pids are not reused. On v1 not even SIGKILL ends them before the thaw. Nothing where freezing fails.
+fn kill_frozen(group: &Group, end: Instant, dead: &mut BTreeSet<i32>) -> Result<()> {
+    let Some((dir, _)) = freezer(&group.dirs) else { return Ok(()) };
+    if group.freeze(true, FREEZE).is_err() {
+        return Ok(());
+    }
+    let killed = list(dir, dead).and_then(|()| {
+        for pid in dead.iter() {
+            match process::kill(*pid, libc::SIGKILL) {
+                // Dead already, as wished.
+                Err(error) if error.errno == libc::ESRCH => {}
+                other => other?,
+            }
+        }
+        Ok(())
+    });
+    match group.freeze(false, FREEZE) {
+        Err(error) if Instant::now() >= end => Err(error),
+        _ => killed,
+    }
+}
+
+/// Sends a signal once to each process that has not been `done`, new ones included as far as they are
+/// seen, and tells to how many.
 ///
 /// The processes run on meanwhile, so pids may be reused: a pidfd is taken of each, and used only if
 /// the pid is still listed after that. Then it was, or is, a process of this container.
-pub(super) fn each(group: &Group, signal: i32) -> Result<()> {
+pub(super) fn each(group: &Group, signal: i32, done: &mut BTreeSet<i32>) -> Result<usize> {
     /// Descriptors held at a time, well below the usual limit of 1024.
     const BATCH: usize = 256;
-    let mut done = BTreeSet::new();
+    let mut count = 0;
     for _ in 0..64 {
         let new: Vec<i32> =
             group.pids()?.into_iter().filter(|pid| !done.contains(pid)).take(BATCH).collect();
@@ -99,6 +117,7 @@ pub(super) fn each(group: &Group, signal: i32) -> Result<()> {
         let mut open = Vec::with_capacity(new.len());
         for pid in new {
             done.insert(pid);
+            count += 1;
             match process::pidfd_open(pid) {
                 Ok(pidfd) => open.push((pid, pidfd)),
                 Err(error) if error.errno == libc::ESRCH => {}
@@ -113,5 +132,5 @@ pub(super) fn each(group: &Group, signal: i32) -> Result<()> {
             }
         }
     }
-    Ok(())
+    Ok(count)
 }

@@ -51,6 +51,7 @@ mod walk;
 mod watch;
 
 pub use devices::{Access, DeviceKind, DeviceRule};
+pub use dir::Mounts;
 pub use group::Group;
 pub use layout::{Hierarchy, Layout, V2, detect};
 pub use leaf::ExecLeaf;

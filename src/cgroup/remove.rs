@@ -5,7 +5,7 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use super::dir::{self, Dir, Pause};
+use super::dir::{self, Dir, Mounts, Pause};
 use super::group::Group;
 use super::record::{Place, Record};
 use super::{v2, walk};
@@ -121,7 +121,7 @@ fn is_ours(place: &Place, parent: &OwnedFd, name: &str) -> sys::Result<bool> {
 /// # Errors
 /// When it cannot be looked at.
 pub fn is_another(place: &Place, this_boot: bool) -> Result<bool> {
-    match dir::open(&Place { inode: None, ..place.clone() })? {
+    match dir::open(&Place { inode: None, ..place.clone() }, &mut Mounts::default())? {
         Some(dir) => Ok(!this_boot || dir::is_another(place, dir.as_fd())?),
         None => Ok(false),
     }

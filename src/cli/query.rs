@@ -6,6 +6,7 @@ use clap::ArgMatches;
 use serde_json::{Value, json};
 
 use super::{Globals, args, print};
+use crate::cgroup::Mounts;
 use crate::container::{self, Container, Status};
 use crate::error::{Code, DOES_NOT_EXIST, Error, Result};
 
@@ -35,11 +36,11 @@ pub fn list(globals: &Globals, matches: &ArgMatches) -> anyhow::Result<u8> {
         print(&lines)?;
         return Ok(0);
     }
-    let mut found = Vec::with_capacity(ids.len());
+    let (mut found, mut mounts) = (Vec::with_capacity(ids.len()), Mounts::default());
     for id in ids {
         match Container::open_in(root.as_fd(), &id) {
             Ok(container) => {
-                let status = container.status()?;
+                let status = container.status_with(&mut mounts)?;
                 // The whole configuration has to be read for them, and no column shows them.
                 let annotations =
                     if format == "json" { container.annotations()? } else { Value::Null };

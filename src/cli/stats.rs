@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::query::table;
 use super::{Globals, args, duration, print};
-use crate::cgroup::Group;
+use crate::cgroup::{Group, Mounts};
 use crate::container::{self, Container};
 use crate::error::{Code, DOES_NOT_EXIST, Error, Result};
 use crate::stats::{Kind, METRICS, Metric, Pass, Values};
@@ -79,7 +79,7 @@ fn look(globals: &Globals, asked: &[String], watch: Option<&OwnedFd>) -> Result<
         notify::watch(watch.as_fd(), root.as_fd(), mask)?;
     }
     let ids = if all { container::ids(root.as_fd())? } else { asked.to_vec() };
-    let pass = Pass::begin()?;
+    let (pass, mut mounts) = (Pass::begin()?, Mounts::default());
     let mut rows = Vec::with_capacity(ids.len());
     for id in ids {
         let container = match Container::open_in(root.as_fd(), &id) {
@@ -87,12 +87,12 @@ fn look(globals: &Globals, asked: &[String], watch: Option<&OwnedFd>) -> Result<
             Err(error) if all && error.to_string() == DOES_NOT_EXIST => continue,
             other => other.map_err(|error| Error::text(error.code(), format!("{id}: {error}")))?,
         };
-        let group = Group::open_counting(&container.state.cgroup)?;
+        let group = Group::open_counting(&container.state.cgroup, &mut mounts)?;
         let values = group.as_ref().map_or(Ok(Values::new()), |group| pass.values(group))?;
         if let (Some(watch), Some(group)) = (watch, &group) {
             group.watch_events(watch.as_fd())?;
         }
-        rows.push(Row { status: container.status()?.name(), id, values });
+        rows.push(Row { status: container.status_with(&mut mounts)?.name(), id, values });
     }
     Ok(rows)
 }
