@@ -88,4 +88,6 @@ mod servers;
 mod start;
 mod state;
 mod stdio;
+mod systemd;
+mod systemd_bus;
 mod update;

@@ -267,7 +267,7 @@ codes! {
     E_CGROUP_NONE Host ""
     /// `cgroupsPath` is not possible.
     E_CGROUP_PATH Config ""
-    /// The cgroup has processes, or is frozen.
+    /// The cgroup has processes, or is frozen; or systemd has a unit of that name.
     E_CGROUP_IN_USE Host "another cgroupsPath"
     /// The controller is not available on this host, or not enabled for the cgroup.
     E_CGROUP_CONTROLLER Host "enable it in cgroup.subtree_control of the parent"
@@ -279,6 +279,8 @@ codes! {
     E_DEVICE_RULE Config ""
     /// The kernel refuses to make the cgroup or to write a limit.
     E_CGROUP Host ""
+    /// systemd cannot be asked, does not answer in time, or refuses to start, change or stop a unit.
+    E_SYSTEMD Host "systemctl status, or --cgroup-manager cgroupfs"
     /// More memory is in use than the limit would allow.
     E_MEMORY_IN_USE Container ""
     /// The cgroup cannot be frozen or thawed.

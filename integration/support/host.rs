@@ -177,6 +177,17 @@ pub fn cgroups_of(name: &str) -> Vec<PathBuf> {
     found
 }
 
+/// systemd's transient units with the name of a test in theirs. Their files go when they do.
+pub fn units_of(name: &str) -> Vec<String> {
+    let uid = unsafe { libc::geteuid() };
+    let user = format!("/run/user/{uid}/systemd/transient");
+    let dirs =
+        ["/run/systemd/transient", &user].into_iter().filter_map(|dir| fs::read_dir(dir).ok());
+    let names =
+        dirs.flatten().flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+    names.filter(|unit| unit.contains(name)).collect()
+}
+
 /// The mounts of this mount namespace with the name of a test in their target or source.
 pub fn mounts_of(name: &str) -> Vec<String> {
     let mounts = Process::own().mounts().into_iter();
@@ -195,11 +206,18 @@ pub fn leftovers(name: &str) -> Vec<String> {
     for target in mounts_of(name) {
         lines.push(format!("mount {target}"));
     }
+    for unit in units_of(name) {
+        lines.push(format!("systemd unit {unit}"));
+    }
     lines
 }
 
-/// Takes away by hand what carries the name of a test: processes, cgroups, mounts.
+/// Takes away by hand what carries the name of a test: units, processes, cgroups, mounts.
 pub fn clean(name: &str) {
+    for unit in units_of(name) {
+        tool(&["systemctl", "stop", &unit]);
+        tool(&["systemctl", "reset-failed", &unit]);
+    }
     poll(Duration::from_secs(10), || {
         for dir in cgroups_of(name) {
             let _ = fs::write(dir.join("freezer.state"), "THAWED");

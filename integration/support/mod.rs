@@ -7,6 +7,7 @@ pub mod attack;
 pub mod bundle;
 pub mod config;
 pub mod container;
+pub mod fake_bus;
 pub mod fds;
 pub mod host;
 pub mod onggi;

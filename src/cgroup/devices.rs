@@ -212,6 +212,40 @@ fn read_rule(rule: &LinuxDeviceCgroup) -> Result<DeviceRule, (&'static str, Stri
 /// exceptions to it, and silently ignores the removal of a part of an exception. So the set is worked
 /// out here. `Err`: the pointer of a rule that no set expresses.
 pub(super) fn v1_writes(rules: &[RuleAt]) -> Result<Vec<Write>, At> {
+    let (default, exceptions) = exceptions(rules, true)?;
+    let (reset, file) =
+        if default { ("devices.allow", "devices.deny") } else { ("devices.deny", "devices.allow") };
+    let mut writes = vec![Write::new("devices", reset, "a", "/linux/resources/devices")];
+    let mut seen = BTreeSet::new();
+    for (rule, at) in &exceptions {
+        let value = format!("{rule:#}");
+        if seen.insert(value.clone()) {
+            writes.push(Write::new("devices", file, value, &at.to_string()));
+        }
+    }
+    Ok(writes)
+}
+
+/// The same rules as a list of what is allowed, for systemd: whether everything is, or else which
+/// devices of one kind each. It may hold more than the rules allow, never less.
+pub(super) fn allowed(rules: &[DeviceRule]) -> (bool, Vec<DeviceRule>) {
+    // systemd knows no rule with a minor number alone.
+    let narrow = |rule: &DeviceRule| rule.major.is_none() && rule.minor.is_some();
+    let rules: Vec<RuleAt> = rules
+        .iter()
+        .filter(|rule| rule.allow || !narrow(rule))
+        .map(|rule| if narrow(rule) { DeviceRule { minor: None, ..*rule } } else { *rule })
+        .map(|rule| (rule, At::of("")))
+        .collect();
+    match exceptions(&rules, false) {
+        Ok((false, exceptions)) => (false, exceptions.into_iter().map(|(rule, _)| rule).collect()),
+        _ => (true, Vec::new()),
+    }
+}
+
+/// The default and the exceptions to it. What no exceptions express is an error if they are to be
+/// exact, and else left out where it narrows them.
+fn exceptions(rules: &[RuleAt], exact: bool) -> Result<(bool, Vec<RuleAt>), At> {
     let mut default = false;
     let mut exceptions: Vec<RuleAt> = Vec::new();
     for (rule, at) in rules {
@@ -229,23 +263,13 @@ pub(super) fn v1_writes(rules: &[RuleAt]) -> Result<Vec<Write>, At> {
         for kind in kinds {
             let rule = DeviceRule { kind: *kind, ..*rule };
             if rule.allow == default {
-                remove_exception(&mut exceptions, &rule, *at)?;
+                remove_exception(&mut exceptions, &rule, exact.then_some(*at))?;
             } else {
                 add_exception(&mut exceptions, rule, *at);
             }
         }
     }
-    let (reset, file) =
-        if default { ("devices.allow", "devices.deny") } else { ("devices.deny", "devices.allow") };
-    let mut writes = vec![Write::new("devices", reset, "a", "/linux/resources/devices")];
-    let mut seen = BTreeSet::new();
-    for (rule, at) in &exceptions {
-        let value = format!("{rule:#}");
-        if seen.insert(value.clone()) {
-            writes.push(Write::new("devices", file, value, &at.to_string()));
-        }
-    }
-    Ok(writes)
+    Ok((default, exceptions))
 }
 
 /// The kernel wants one exception to hold all bits of an access, so the bits of wider exceptions are
@@ -265,14 +289,18 @@ fn add_exception(exceptions: &mut Vec<RuleAt>, mut rule: DeviceRule, at: At) {
     }
 }
 
-fn remove_exception(exceptions: &mut Vec<RuleAt>, rule: &DeviceRule, at: At) -> Result<(), At> {
+fn remove_exception(
+    exceptions: &mut Vec<RuleAt>,
+    rule: &DeviceRule,
+    exact: Option<At>,
+) -> Result<(), At> {
     for (other, _) in exceptions.iter_mut() {
         if other.access.0 & rule.access.0 == 0 {
             continue;
         }
         if rule.covers(other) {
             other.access.0 &= !rule.access.0;
-        } else if rule.meets(other) {
+        } else if let (true, Some(at)) = (rule.meets(other), exact) {
             return Err(at);
         }
     }

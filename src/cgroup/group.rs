@@ -4,32 +4,39 @@ use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
+use super::devices::DeviceRule;
 use super::dir::{self, Dir, Made, Mounts};
 use super::layout::Layout;
-use super::plan::{Manager, Placement};
+use super::plan::{Manager, Placement, Write};
 use super::record::{Place, Record};
-use super::{apply, bpf, freeze, kill, layout, remove, update, v1, v2, walk};
+use super::{apply, bpf, freeze, kill, layout, remove, systemd, update, v1, v2, walk};
 use crate::error::{Code, Error, Result};
 use crate::sys::{self, bpf as sys_bpf, fs};
 
 /// A container's directory in each hierarchy, held open. Empty with [`Manager::Disabled`].
 #[derive(Debug)]
 pub struct Group {
-    manager: Manager,
+    /// What is known of it: where it is expected, until the directories are open.
+    record: Record,
     pub(super) dirs: Vec<Dir>,
-    made: Vec<Made>,
+    pub(super) made: Vec<Made>,
 }
 
 impl Group {
     /// Makes the cgroups of a placement: directories, controllers, cpusets, limits, device rules.
     ///
     /// A leaf that is already there is taken over if it has no process and is not frozen. On failure
-    /// everything made here is removed again, and nothing else is touched.
+    /// everything made here is removed again, and nothing else is touched. With [`Manager::Systemd`]
+    /// nothing is done yet: see [`Group::enter_unit`].
     ///
     /// # Errors
     /// Names the file, the value and the JSON pointer of a write that was refused.
     pub fn create(placement: &Placement, layout: &Layout) -> Result<Self> {
-        let mut group = Self { manager: placement.manager, dirs: Vec::new(), made: Vec::new() };
+        let record = placement.record(layout);
+        let mut group = Self { record, dirs: Vec::new(), made: Vec::new() };
+        if placement.unit.is_some() {
+            return Ok(group);
+        }
         match group.build(placement, layout) {
             Ok(()) => Ok(group),
             Err(error) => match group.unmake() {
@@ -41,11 +48,17 @@ impl Group {
 
     /// One directory as a group, to be killed on its own.
     pub(super) fn of(dir: Dir) -> Self {
-        Self { manager: Manager::Cgroupfs, dirs: vec![dir], made: Vec::new() }
+        let record = Record {
+            manager: Manager::Cgroupfs,
+            owned: true,
+            places: vec![dir.place.clone()],
+            unit: None,
+        };
+        Self { record, dirs: vec![dir], made: Vec::new() }
     }
 
     fn build(&mut self, placement: &Placement, layout: &Layout) -> Result<()> {
-        for place in placement.record(layout).places {
+        for place in self.record.places.clone() {
             match dir::make(&place, &mut self.made) {
                 Ok(dir) => self.dirs.push(dir),
                 Err(error) if placement.optional && is_refusal(&error) => {}
@@ -66,12 +79,36 @@ impl Group {
                 v1::fill_cpuset(dir)?;
             }
         }
+        self.limit(placement)?;
+        self.record.owned = true;
+        Ok(())
+    }
+
+    /// Limits and device rules.
+    pub(super) fn limit(&self, placement: &Placement) -> Result<()> {
         apply::apply(&self.dirs, placement, false)?;
         if let (Some(rules), Some(dir)) = (&placement.devices, self.v2()) {
             attach_devices(dir, &bpf::program(rules))
                 .map_err(Error::at(Code::E_DEVICE_RULE, "/linux/resources/devices"))?;
         }
         Ok(())
+    }
+
+    /// With [`Manager::Systemd`]: starts the unit with this process in it, which must do nothing yet
+    /// but wait, finds out where systemd has put it, and applies the limits. For other managers there
+    /// is nothing to do. After a failure [`Group::record`] says what there is to remove.
+    ///
+    /// # Errors
+    /// systemd's, and as [`Group::create`].
+    pub fn enter_unit(&mut self, placement: &Placement, layout: &Layout, pid: i32) -> Result<()> {
+        let Some(planned) = &placement.unit else { return Ok(()) };
+        let owned = &mut self.record.owned;
+        systemd::start(&planned.unit, &planned.properties, pid, systemd::START, owned)?;
+        let entered = systemd::enter(self, placement, layout, pid);
+        entered.map_err(|error| match self.unmake() {
+            Ok(()) => error,
+            Err(left) => error.and(left),
+        })
     }
 
     /// Does the writes that would have hindered clone3, after it and before Go.
@@ -100,11 +137,33 @@ impl Group {
         Ok(())
     }
 
-    /// What the state keeps, now that the directories are known to be this container's.
+    /// Whether systemd has a unit of it.
+    pub(super) fn has_unit(&self) -> bool {
+        self.record.unit.is_some()
+    }
+
+    /// Tells systemd of limits that have changed, and of device rules if those have, so that it does
+    /// not put the old ones back. For other managers there is nothing to do.
+    ///
+    /// # Errors
+    /// When systemd refuses, or does not answer; then nothing has changed.
+    pub(super) fn update_unit(
+        &self,
+        writes: &[Write],
+        devices: Option<&[DeviceRule]>,
+    ) -> Result<()> {
+        let Some(unit) = &self.record.unit else { return Ok(()) };
+        systemd::set_properties(unit, &systemd::changes(writes, devices), systemd::START)
+    }
+
+    /// What the state keeps: the directories that are there, or those that are expected.
     #[must_use]
     pub fn record(&self) -> Record {
+        if !self.record.owned {
+            return self.record.clone();
+        }
         let places = self.dirs.iter().map(|dir| dir.place.clone()).collect();
-        Record { manager: self.manager, owned: true, places }
+        Record { places, ..self.record.clone() }
     }
 
     /// Opens the cgroups of a container; `None` when none of them is left.
@@ -137,7 +196,7 @@ impl Group {
         for place in record.places.iter().filter(|place| which(place)) {
             dirs.extend(dir::open(place, mounts)?);
         }
-        let group = Self { manager: record.manager, dirs, made: Vec::new() };
+        let group = Self { record: record.clone(), dirs, made: Vec::new() };
         Ok((!group.dirs.is_empty()).then_some(group))
     }
 

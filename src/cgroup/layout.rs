@@ -108,6 +108,14 @@ pub(super) fn v2_path(own: &str) -> Option<&str> {
     own.lines().find_map(|line| line.strip_prefix("0::"))
 }
 
+/// The path in the v1 hierarchy with this one controller or name.
+pub(super) fn v1_path<'a>(own: &'a str, controllers: &str) -> Option<&'a str> {
+    own.lines().find_map(|line| {
+        let (_, rest) = line.split_once(':')?;
+        rest.strip_prefix(controllers)?.strip_prefix(':')
+    })
+}
+
 /// One line of mountinfo, as far as it matters here.
 #[derive(Debug)]
 struct Mount<'a> {

@@ -4,7 +4,8 @@
 //! `linux.resources` into a [`Placement`] without touching anything, [`Record`] is what the state
 //! keeps of it, [`Group`] acts on it, [`remove()`] takes it away. v1, v2 and hybrid hosts are one
 //! code path: a container has one directory per hierarchy, and each planned [`Write`] names the
-//! controller, whose directory is then looked up. Must not: fork, know the container's state, or
+//! controller, whose directory is then looked up. With systemd as the maker the directories come with
+//! a unit, which is started around the child ([`Group::enter_unit`]). Must not: fork, know the container's state, or
 //! write `cgroup.procs` (a migration waits for an RCU grace period, 10 ms and more): the child is
 //! born in the v2 cgroup (`CLONE_INTO_CGROUP`) and writes `0` to the v1 `tasks` files itself.
 
@@ -26,6 +27,7 @@ mod record;
 mod remove;
 mod resources;
 mod sub;
+mod systemd;
 #[cfg(test)]
 #[allow(
     unsafe_code,
@@ -57,10 +59,11 @@ pub use layout::{Hierarchy, Layout, V2, detect};
 pub use leaf::ExecLeaf;
 pub use merge::merge;
 pub use mounts::{CgroupMount, mounts};
-pub use plan::{Manager, Options, Placement, Write, plan};
+pub use plan::{Manager, Options, Placement, PlannedUnit, Write, plan};
 pub use record::{Place, Record};
 pub use remove::is_another;
 pub use remove::remove;
 pub use sub::SubCgroup;
+pub use systemd::{Property, Unit, Value};
 pub use update::{Update, plan as plan_update};
 pub use watch::OomWatch;

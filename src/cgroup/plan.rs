@@ -1,5 +1,6 @@
 //! From `linux.cgroupsPath` and `linux.resources` to a list of writes. Pure.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use oci_spec::runtime::Linux;
@@ -9,6 +10,8 @@ use super::layout::{Layout, Side};
 use super::path::{self, CgroupPath};
 use super::record::{Place, Record};
 use super::resources;
+use super::systemd::name::Scope;
+use super::systemd::{self, Property, Unit};
 use crate::error::{Code, Findings};
 
 /// Who makes a container's cgroups.
@@ -17,7 +20,7 @@ pub enum Manager {
     /// The runtime itself, by mkdir.
     #[default]
     Cgroupfs,
-    /// systemd, as a transient scope; not there yet.
+    /// systemd, as a transient scope.
     Systemd,
     /// Nobody: the container stays in the caller's cgroups, without limits.
     Disabled,
@@ -53,6 +56,19 @@ pub struct Options {
     /// node be made, so nothing is lost), and directories that may not be made are done without,
     /// unless a limit needs them.
     pub rootless: bool,
+    /// Ask the user's own systemd, not the system's.
+    pub user: bool,
+    /// Whose systemd that is: the caller's user id.
+    pub uid: u32,
+}
+
+/// The systemd unit of a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlannedUnit {
+    /// Its name.
+    pub unit: Unit,
+    /// Its properties, but for its process.
+    pub properties: Vec<Property>,
 }
 
 /// One write to one file of a container's cgroup.
@@ -106,6 +122,8 @@ pub struct Placement {
     pub memory_at_most: Option<(u64, &'static str)>,
     /// Directories that may not be made are done without (see [`Options::rootless`]).
     pub optional: bool,
+    /// With [`Manager::Systemd`], which makes the directories; `path` is where they are expected.
+    pub unit: Option<PlannedUnit>,
 }
 
 impl Placement {
@@ -113,7 +131,7 @@ impl Placement {
     #[must_use]
     pub fn record(&self, layout: &Layout) -> Record {
         let mut places = Vec::new();
-        if self.manager == Manager::Cgroupfs && !self.path.is_empty() {
+        if !self.path.is_empty() {
             let path = CgroupPath { path: self.path.clone(), relative: self.relative };
             places.extend(layout.v1.iter().map(|hierarchy| Place {
                 controllers: hierarchy.controllers.join(","),
@@ -128,7 +146,8 @@ impl Placement {
                 inode: None,
             }));
         }
-        Record { manager: self.manager, owned: false, places }
+        let unit = self.unit.as_ref().map(|planned| planned.unit.clone());
+        Record { manager: self.manager, owned: false, places, unit }
     }
 }
 
@@ -152,6 +171,9 @@ impl fmt::Display for Placement {
         for rule in self.devices.iter().flatten() {
             writeln!(f, "device {rule}")?;
         }
+        for property in self.unit.iter().flat_map(|planned| &planned.properties) {
+            writeln!(f, "property {property}")?;
+        }
         Ok(())
     }
 }
@@ -159,6 +181,7 @@ impl fmt::Display for Placement {
 /// Plans a container's cgroups. All that cannot be done becomes a problem at its JSON pointer.
 pub fn plan(
     linux: &Linux,
+    annotations: &BTreeMap<String, String>,
     id: &str,
     options: &Options,
     layout: &Layout,
@@ -166,34 +189,15 @@ pub fn plan(
 ) -> Placement {
     let mut placement =
         Placement { manager: options.manager, optional: options.rootless, ..Placement::default() };
-    match options.manager {
-        Manager::Cgroupfs => {}
-        Manager::Systemd => {
-            findings.problem(
-                Code::E_NOT_SUPPORTED,
-                "--systemd-cgroup",
-                "this version has no systemd cgroup driver",
+    if options.manager == Manager::Disabled {
+        if linux.resources().is_some() {
+            findings.warn(
+                Code::W_NOT_APPLIED,
+                "/linux/resources",
+                "not applied: cgroups are disabled",
             );
-            return placement;
         }
-        Manager::Disabled => {
-            if linux.resources().is_some() {
-                findings.warn(
-                    Code::W_NOT_APPLIED,
-                    "/linux/resources",
-                    "not applied: cgroups are disabled",
-                );
-            }
-            return placement;
-        }
-    }
-    let config = linux.cgroups_path().as_ref().map(|path| path.to_string_lossy());
-    match path::read(config.as_deref(), id) {
-        Ok(path) => (placement.path, placement.relative) = (path.path, path.relative),
-        Err(text) => findings.problem(Code::E_CGROUP_PATH, "/linux/cgroupsPath", text),
-    }
-    if placement.relative {
-        check_own(&placement, layout, findings);
+        return placement;
     }
     if layout.v1.is_empty() && layout.v2.is_none() && !options.rootless {
         findings.problem(
@@ -203,13 +207,71 @@ pub fn plan(
         );
         return placement;
     }
+    let config = linux.cgroups_path().as_ref().map(|path| path.to_string_lossy());
+    let scope = if options.manager == Manager::Systemd {
+        plan_scope(config.as_deref(), id, options, layout, findings, &mut placement)
+    } else {
+        plan_path(config.as_deref(), id, layout, findings, &mut placement);
+        None
+    };
     if let Some(config) = linux.resources() {
         let planned = resources::plan(config, layout, findings);
         placement.writes = planned.writes;
         placement.memory_at_most = planned.memory_at_most;
     }
-    plan_devices(linux, options, layout, findings, &mut placement);
+    let rules = plan_devices(linux, options, layout, findings, &mut placement);
+    if let Some(scope) = scope {
+        let wanted = systemd::Wanted {
+            id,
+            slice: &scope.slice,
+            v2: layout.v1.is_empty(),
+            writes: &placement.writes,
+            devices: rules.as_deref(),
+            annotations,
+        };
+        let properties = systemd::properties(&wanted, findings);
+        let unit = Unit { name: scope.unit, user: options.user };
+        placement.unit = Some(PlannedUnit { unit, properties });
+    }
     placement
+}
+
+fn plan_path(
+    config: Option<&str>,
+    id: &str,
+    layout: &Layout,
+    findings: &mut Findings,
+    placement: &mut Placement,
+) {
+    match path::read(config, id) {
+        Ok(path) => (placement.path, placement.relative) = (path.path, path.relative),
+        Err(text) => findings.problem(Code::E_CGROUP_PATH, "/linux/cgroupsPath", text),
+    }
+    if placement.relative {
+        check_own(placement, layout, findings);
+    }
+}
+
+/// A scope, and where its cgroup will be.
+fn plan_scope(
+    config: Option<&str>,
+    id: &str,
+    options: &Options,
+    layout: &Layout,
+    findings: &mut Findings,
+    placement: &mut Placement,
+) -> Option<Scope> {
+    match systemd::name::read(config, id, options.user) {
+        Ok(scope) => {
+            let own = layout.v2.as_ref().map_or("", |v2| v2.self_path.as_str());
+            placement.path = systemd::name::expected(&scope, options.user, own, options.uid);
+            Some(scope)
+        }
+        Err(text) => {
+            findings.problem(Code::E_CGROUP_PATH, "/linux/cgroupsPath", text);
+            None
+        }
+    }
 }
 
 /// A relative path is joined to the runtime's own cgroup, which the kernel shows as `/../x` where it
@@ -230,7 +292,7 @@ fn plan_devices(
     layout: &Layout,
     findings: &mut Findings,
     placement: &mut Placement,
-) {
+) -> Option<Vec<DeviceRule>> {
     const AT: &str = "/linux/resources/devices";
     let config = linux.resources().as_ref().and_then(|resources| resources.devices().as_ref());
     let asked = config.map_or(&[][..], Vec::as_slice);
@@ -243,15 +305,23 @@ fn plan_devices(
                 "not applied: it takes CAP_SYS_ADMIN over the host",
             );
         }
-        return;
+        return None;
     }
+    let plain: Vec<DeviceRule> = rules.iter().map(|(rule, _)| *rule).collect();
     if layout.side("devices") == Some(Side::V1) {
         match devices::v1_writes(&rules) {
-            Ok(writes) => placement.writes.extend(writes),
+            Ok(writes) => {
+                let denies = writes.len() > 1 && devices::allowed(&plain).0;
+                if options.manager == Manager::Systemd && denies {
+                    let text = "forbids some of all devices: systemd cannot keep that on cgroup v1";
+                    findings.problem(Code::E_DEVICE_RULE, AT, text);
+                }
+                placement.writes.extend(writes);
+            }
             Err(at) => findings.problem(Code::E_DEVICE_RULE, at, devices::V1_CANNOT),
         }
     } else if layout.v2.is_some() {
-        placement.devices = Some(rules.into_iter().map(|(rule, _)| rule).collect());
+        placement.devices = Some(plain.clone());
     } else {
         findings.problem(
             Code::E_CGROUP_CONTROLLER,
@@ -259,4 +329,5 @@ fn plan_devices(
             "the devices controller is not available on this host",
         );
     }
+    Some(plain)
 }

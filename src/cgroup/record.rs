@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::path;
 use super::plan::Manager;
+use super::systemd::{self, Unit};
 use crate::error::{Code, Error, Result};
 
 /// A container's directory in one hierarchy.
@@ -50,6 +51,8 @@ pub struct Record {
     pub owned: bool,
     /// One for each hierarchy; empty with [`Manager::Disabled`].
     pub places: Vec<Place>,
+    /// With [`Manager::Systemd`]: the unit, which goes with the directories.
+    pub unit: Option<Unit>,
 }
 
 impl Record {
@@ -71,7 +74,12 @@ impl Record {
                 Value::Array(dir)
             })
             .collect();
-        json!({ "manager": self.manager.name(), "owned": self.owned, "path": path, "dirs": dirs })
+        let mut json = json!({ "manager": self.manager.name(), "owned": self.owned, "path": path, "dirs": dirs });
+        if let (Some(unit), Some(object)) = (&self.unit, json.as_object_mut()) {
+            let key = if unit.user { "userUnit" } else { "unit" };
+            object.insert(key.to_owned(), unit.name.clone().into());
+        }
+        json
     }
 
     /// From state.json. Paths are checked again: what deletes directories trusts no file.
@@ -103,6 +111,14 @@ impl Record {
                 inode: dir.get(3).and_then(Value::as_u64),
             });
         }
-        Ok(Self { manager, owned, places })
+        let unit = match (text("unit"), text("userUnit")) {
+            (None, None) => None,
+            (name, user_name) => {
+                let name = name.or(user_name).unwrap_or_default().to_owned();
+                systemd::name::check(&name).map_err(|text| bad(&text))?;
+                Some(Unit { name, user: user_name.is_some() })
+            }
+        };
+        Ok(Self { manager, owned, places, unit })
     }
 }

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use super::dir::{self, Dir, Mounts, Pause};
 use super::group::Group;
 use super::record::{Place, Record};
-use super::{v2, walk};
+use super::systemd::Unit;
+use super::{systemd, v2, walk};
 use crate::error::{Code, Error, Result};
 use crate::sys::{self, fs};
 
@@ -30,6 +31,7 @@ pub fn remove(record: &Record, kill: bool, deadline: Duration) -> Result<()> {
     let mut left = Vec::new();
     let mut failures = Vec::new();
     let mut busy = Vec::new();
+    let unit = unit_of(record)?;
     for place in &record.places {
         match rmdir(place) {
             Ok(None) => {}
@@ -52,8 +54,27 @@ pub fn remove(record: &Record, kill: bool, deadline: Duration) -> Result<()> {
             Err(error) => add_failure(&mut busy, leaf.failure(&error), leaf.dir.place.dir()),
         }
     }
+    if let Some(unit) = unit {
+        // Of its own: what has kept the directories busy is no reason to leave the unit.
+        if let Err(error) = systemd::stop(unit, deadline) {
+            failures.push(error.to_string());
+        }
+    }
     failures.extend(busy.into_iter().map(|(why, dirs)| format!("left {}: {why}", dirs.join(", "))));
     if failures.is_empty() { Ok(()) } else { Err(Error::text(Code::E_DELETE, failures.join("; "))) }
+}
+
+/// The unit that goes with the directories. An intent's may be somebody else's of that name: ours has
+/// lost its process with us then, and a scope without processes goes by itself. Somebody else's it is,
+/// too, if its directory is not the one that is recorded.
+fn unit_of(record: &Record) -> Result<Option<&Unit>> {
+    let Some(unit) = record.unit.as_ref().filter(|_| record.owned) else { return Ok(None) };
+    for place in &record.places {
+        if is_another(place, true)? {
+            return Ok(None);
+        }
+    }
+    Ok(Some(unit))
 }
 
 /// On v1 the same processes hold every hierarchy: said once, with the directories in one list.

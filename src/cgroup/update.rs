@@ -24,11 +24,13 @@ const DEVICES: &str = "/linux/resources/devices";
 pub struct Update {
     /// In order, as far as order can be known without the present values.
     pub writes: Vec<Write>,
+    /// The same for systemd, whose share of CPU time is quota and period together.
+    pub unit_writes: Vec<Write>,
     /// `memory.checkBeforeUpdate` on v2, as [`super::Placement::memory_at_most`].
     pub memory_at_most: Option<(u64, &'static str)>,
     /// v1 device rules, which cannot be read back: the writes, and those that take them back.
     pub v1_devices: Option<(Vec<Write>, Vec<Write>)>,
-    /// v2 device rules: the present and the new ones.
+    /// Device rules, for v2 and for systemd: the present and the new ones.
     pub devices: Option<(Vec<DeviceRule>, Vec<DeviceRule>)>,
 }
 
@@ -46,10 +48,15 @@ pub fn plan(
     let (before, given) = (silent(kept), silent(asked));
     let after = resources::plan(merged, layout, findings);
     let mut update = Update { memory_at_most: after.memory_at_most, ..Update::default() };
-    update.writes = after.writes;
-    update.writes.retain(|write| {
+    let changes = |write: &Write| {
         given.iter().any(|given| given.file == write.file) || !before.contains(write)
-    });
+    };
+    let share = |write: &Write| write.file.starts_with("cpu.cfs_");
+    let new_share = after.writes.iter().any(|write| share(write) && changes(write));
+    update.unit_writes = after.writes.clone();
+    update.unit_writes.retain(|write| changes(write) || (new_share && share(write)));
+    update.writes = after.writes;
+    update.writes.retain(changes);
     if !update.writes.iter().any(|write| write.file == "memory.max") {
         update.memory_at_most = None;
     }
@@ -84,7 +91,9 @@ fn plan_devices(
             DEVICES,
             "not applied: it takes CAP_SYS_ADMIN over the host",
         );
-    } else if layout.side("devices") == Some(Side::V1) {
+        return;
+    }
+    if layout.side("devices") == Some(Side::V1) {
         match (devices::v1_writes(&before), devices::v1_writes(&after)) {
             (Ok(before), Ok(after)) => {
                 update.v1_devices = Some((v1_steps(&before, &after), v1_steps(&after, &before)));
@@ -93,10 +102,9 @@ fn plan_devices(
                 findings.problem(Code::E_DEVICE_RULE, at, devices::V1_CANNOT);
             }
         }
-    } else {
-        let bare = |rules: Vec<(DeviceRule, At)>| rules.into_iter().map(|(rule, _)| rule).collect();
-        update.devices = Some((bare(before), bare(after)));
     }
+    let bare = |rules: Vec<(DeviceRule, At)>| rules.into_iter().map(|(rule, _)| rule).collect();
+    update.devices = Some((bare(before), bare(after)));
 }
 
 /// From one set of v1 exceptions to another, by as little as possible: in between, a device that is
@@ -141,10 +149,15 @@ pub(super) fn update(group: &mut Group, update: &Update) -> Result<()> {
         }));
         Ok(())
     });
+    let done = done.and_then(|()| change_unit(group, update));
     let done = done.and_then(|()| change_devices(group, update));
     done.map_err(|error| {
-        let left: Vec<String> =
+        let mut left: Vec<String> =
             undo.iter().rev().filter_map(|undo| undo.take_back().err()).collect();
+        let old: Vec<Write> =
+            undo.iter().map(|undo| Write::new("", &undo.file, &undo.value, "")).collect();
+        let rules = update.devices.as_ref().map(|(before, _)| before.as_slice());
+        left.extend(group.update_unit(&old, rules).err().map(|error| error.to_string()));
         if left.is_empty() {
             return error;
         }
@@ -202,15 +215,26 @@ pub(super) fn taking_back(file: &str, text: &str, value: &str) -> String {
     }
 }
 
+/// systemd is told when the kernel has taken the limits. It writes them itself then, share of CPU time
+/// rounded to percents, so the exact ones are written once more.
+fn change_unit(group: &Group, update: &Update) -> Result<()> {
+    if !group.has_unit() {
+        return Ok(());
+    }
+    let rules = update.devices.as_ref().map(|(_, after)| after.as_slice());
+    group.update_unit(&update.unit_writes, rules)?;
+    apply::in_order(&group.dirs, update.writes.iter().collect(), &mut |_, _, _| Ok(()))
+}
+
 fn change_devices(group: &Group, update: &Update) -> Result<()> {
     if let Some((change, back)) = &update.v1_devices {
         let run = |writes: &[Write]| {
             apply::in_order(&group.dirs, writes.iter().collect(), &mut |_, _, _| Ok(()))
         };
-        run(change).map_err(|error| match run(back) {
+        return run(change).map_err(|error| match run(back) {
             Ok(()) => error,
             Err(left) => error.and(format_args!("taking back: {left}")),
-        })?;
+        });
     }
     let (Some((before, after)), Some(dir)) = (&update.devices, group.v2()) else { return Ok(()) };
     replace_program(dir, before, after).map_err(|error| match error {

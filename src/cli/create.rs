@@ -110,6 +110,8 @@ fn read_and_plan(globals: &Globals, matches: &ArgMatches, detach: bool) -> Resul
             no_mknod: false,
             // Whoever may administer the host must not lose device rules to a flag.
             rootless: globals.rootless && host.capabilities & 1 << 21 == 0,
+            user: host.euid != 0,
+            uid: host.euid,
         },
         console_socket: args::last(matches, "console-socket").is_some(),
         notify: sd_notify::wanted().is_some(),

@@ -31,7 +31,7 @@ fn document() -> Value {
             "namespaces": namespaces,
             "capabilities": caps::names(u64::MAX),
             "cgroup": {
-                "v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": true
+                "v1": true, "v2": true, "systemd": true, "systemdUser": true, "rdma": true
             },
             "seccomp": {
                 "enabled": true,

@@ -98,6 +98,8 @@ pub struct Child<'a> {
 pub struct Work {
     /// A private procfs.
     pub proc: Option<OwnedFd>,
+    /// Clones of the container's cgroup directories that the parent could not make.
+    pub cgroup_trees: Vec<OwnedFd>,
     /// The attached empty directory that masks are clones of.
     pub empty_dir: Option<OwnedFd>,
     /// /dev/null has been attached once; from then on masks are clones of that.
@@ -119,6 +121,8 @@ pub struct ContainerMount {
     pub mount: crate::cgroup::CgroupMount,
     /// A clone of the container's directory, where there is no cgroup namespace to hide the rest.
     pub tree: Option<OwnedFd>,
+    /// The child has to make that clone: there is no directory before systemd has its pid.
+    pub late: bool,
 }
 
 /// What a cgroup mount of this container consists of; nothing when it has none.
@@ -126,17 +130,18 @@ pub fn cgroup_mounts(record: &crate::cgroup::Record, plan: &Plan) -> Result<Vec<
     if !plan.mounts.iter().any(|mount| mount.source == Source::Cgroup) {
         return Ok(Vec::new());
     }
-    let own = plan.namespaces.is_own(Kind::Cgroup);
+    let bound = !plan.namespaces.is_own(Kind::Cgroup);
+    let late = bound && plan.cgroup.unit.is_some();
     let mount = |mount: crate::cgroup::CgroupMount| {
-        let tree = if own {
-            None
-        } else {
-            let dir = sys::cstr("open_tree", &mount.dir)?;
-            Some(crate::spawn::prepare::clone_tree(sys::fs::CWD, &dir, false, libc::MS_PRIVATE)?)
-        };
-        Ok(ContainerMount { mount, tree })
+        let tree = if bound && !late { Some(cgroup_tree(&mount)?) } else { None };
+        Ok(ContainerMount { mount, tree, late })
     };
     crate::cgroup::mounts(record).into_iter().map(mount).collect()
+}
+
+fn cgroup_tree(mount: &crate::cgroup::CgroupMount) -> Result<OwnedFd> {
+    let dir = sys::cstr("open_tree", &mount.dir)?;
+    Ok(crate::spawn::prepare::clone_tree(sys::fs::CWD, &dir, false, libc::MS_PRIVATE)?)
 }
 
 /// Leaves descriptors open until all are closed in one call, before the identity changes: a close each
@@ -178,6 +183,12 @@ impl<'a> Child<'a> {
             // lock that makes cgroup.procs wait for an RCU grace period.
             sys::fs::write_all(tasks.as_fd(), b"0")
                 .map_err(|error| Error::from(error.about("tasks")))?;
+        }
+        // Before the first target is mounted, as every source.
+        for hierarchy in self.create.iter().flat_map(|create| create.cgroup_mounts) {
+            if hierarchy.late {
+                self.work.cgroup_trees.push(cgroup_tree(&hierarchy.mount)?);
+            }
         }
         sys::process::reset_signals(self.ignored_signals)?;
         // Exact modes for what is made in the rootfs; the container's own mask is set later.

@@ -31,7 +31,7 @@ pub fn mount(child: &Child<'_>, index: usize) -> Result<()> {
             let map = create.prepared.id_maps.get(index).and_then(Option::as_ref);
             filesystem(create, root, (mount, map), fstype, source)
         }
-        Source::Cgroup => cgroup(create, root, mount),
+        Source::Cgroup => cgroup(create, &child.work.cgroup_trees, root, mount),
         Source::Remount => remount(root, mount),
     }
 }
@@ -238,12 +238,18 @@ fn remount(root: BorrowedFd<'_>, mount: &Mount) -> Result<()> {
 
 /// The container's part of the cgroup tree: one cgroup2 mount, or a small tmpfs with the v1
 /// hierarchies in it.
-fn cgroup(create: &Create<'_>, root: BorrowedFd<'_>, mount: &Mount) -> Result<()> {
+fn cgroup(
+    create: &Create<'_>,
+    late: &[OwnedFd],
+    root: BorrowedFd<'_>,
+    mount: &Mount,
+) -> Result<()> {
     let target = resolve::directory(root, &mount.destination)?;
     check_target(mount, target.as_fd())?;
+    let mut late = late.iter();
     if let [single] = create.cgroup_mounts {
         if single.mount.name.is_empty() {
-            let made = cgroup_hierarchy(single)?;
+            let made = cgroup_hierarchy(single, late.next())?;
             set_attributes(made.as_fd(), &mount.options)?;
             return attach(made.as_fd(), target.as_fd(), mount);
         }
@@ -266,7 +272,7 @@ fn cgroup(create: &Create<'_>, root: BorrowedFd<'_>, mount: &Mount) -> Result<()
     attach(top.as_fd(), target.as_fd(), mount)?;
     for hierarchy in create.cgroup_mounts {
         let name = sys::cstr("open", &hierarchy.mount.name)?;
-        let made = cgroup_hierarchy(hierarchy)?;
+        let made = cgroup_hierarchy(hierarchy, late.next())?;
         set_attributes(made.as_fd(), &mount.options)?;
         let inner = sys::fs::openat(top.as_fd(), &name, libc::O_PATH | libc::O_DIRECTORY, 0)?;
         attach(made.as_fd(), inner.as_fd(), mount)?;
@@ -275,10 +281,10 @@ fn cgroup(create: &Create<'_>, root: BorrowedFd<'_>, mount: &Mount) -> Result<()
     Ok(())
 }
 
-/// With a cgroup namespace a mount of the hierarchy shows its own part only; without, the parent has
-/// cloned the container's directory.
-fn cgroup_hierarchy(hierarchy: &super::ContainerMount) -> Result<OwnedFd> {
-    if let Some(tree) = &hierarchy.tree {
+/// With a cgroup namespace a mount of the hierarchy shows its own part only; without, the container's
+/// directory has been cloned.
+fn cgroup_hierarchy(hierarchy: &super::ContainerMount, late: Option<&OwnedFd>) -> Result<OwnedFd> {
+    if let Some(tree) = hierarchy.tree.as_ref().or(late) {
         return Ok(sys::fs::duplicate(tree.as_fd())?);
     }
     let context = sys::mount::fsopen(&sys::cstr("fsopen", hierarchy.mount.fstype)?)?;

@@ -8,8 +8,10 @@ use crate::error::{Code, Findings};
 
 /// Every one of them, sorted, for `features`.
 pub const KNOWN: &[&str] =
-    &[super::exec::CONTAIN, HOOKS_STDERR, HOOKS_STDOUT, KEEP_GROUPS, MOUNT_CONTEXT_TYPE];
+    &[super::exec::CONTAIN, SYSTEMD, HOOKS_STDERR, HOOKS_STDOUT, KEEP_GROUPS, MOUNT_CONTEXT_TYPE];
 
+/// All that begin with it; see `cgroup/systemd/annotations.rs`.
+const SYSTEMD: &str = "org.systemd.property.";
 const HOOKS_STDERR: &str = "run.oci.hooks.stderr";
 const HOOKS_STDOUT: &str = "run.oci.hooks.stdout";
 const KEEP_GROUPS: &str = "run.oci.keep_original_groups";

@@ -27,6 +27,7 @@ pub mod steps;
 #[allow(clippy::panic, clippy::indexing_slicing, clippy::disallowed_methods)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Linux;
@@ -185,7 +186,7 @@ pub fn create(
         domainname: text(&spec.domainname),
         keyring: !options.no_new_keyring,
         exec_contained: exec::contained_by_default(spec, &mut findings),
-        cgroup: crate::cgroup::plan(linux, id, &options.cgroup, &host.cgroups, &mut findings),
+        cgroup: cgroup(spec, linux, id, host, options, &mut findings),
         rdt: rdt::plan(linux.intel_rdt().as_ref(), &mut findings),
         process: spec.process.as_ref().map(|spec| process::plan(spec, host, &mut findings)),
         seccomp,
@@ -214,6 +215,19 @@ fn for_all_processes(plan: &mut Plan, (spec, linux): (&Config, &Linux), findings
         process.memory_policy = memory_policy;
         process.keep_groups = keep_groups;
     }
+}
+
+fn cgroup(
+    spec: &Config,
+    linux: &Linux,
+    id: &str,
+    host: &Host,
+    options: &Options,
+    findings: &mut Findings,
+) -> Placement {
+    let none = BTreeMap::new();
+    let annotations = spec.annotations.as_ref().unwrap_or(&none);
+    crate::cgroup::plan(linux, annotations, id, &options.cgroup, &host.cgroups, findings)
 }
 
 fn list(

@@ -196,7 +196,7 @@ impl<'a> Making<'a> {
         self.make_notify(plan, &mut prepared)?;
         let gate = self.fifo(c"gate")?;
         let error = self.fifo(c"error")?;
-        let group = Group::create(&plan.cgroup, &host.cgroups)
+        let mut group = Group::create(&plan.cgroup, &host.cgroups)
             .map_err(|error| error.or_code(Code::E_CGROUP))?;
         self.state.cgroup = group.record();
         self.placed = true;
@@ -230,7 +230,7 @@ impl<'a> Making<'a> {
         };
         let socket = self.clone_init(plan, &prepared, &group, child, socket)?;
         drop((mounts, prepared));
-        self.place(plan, &group)?;
+        self.place(plan, host, &mut group)?;
         protocol::send(socket.as_fd(), &Message::Go)?;
         self.attend(plan, &socket, &oci_state)?;
         self.commit(plan, request)
@@ -299,7 +299,14 @@ impl<'a> Making<'a> {
     }
 
     /// What only the parent can do to the child before it begins.
-    fn place(&self, plan: &Plan, group: &Group) -> Result<()> {
+    fn place(&mut self, plan: &Plan, host: &Host, group: &mut Group) -> Result<()> {
+        if plan.cgroup.unit.is_some() {
+            let entered = group.enter_unit(&plan.cgroup, &host.cgroups, self.pid());
+            // Also after a failure: what there is now to be undone.
+            self.state.cgroup = group.record();
+            entered?;
+            self.state.save(self.dir.as_fd())?;
+        }
         group.apply_late(&plan.cgroup)?;
         if let Some(record) = &self.state.rdt {
             crate::rdt::place(record, self.pid())?;

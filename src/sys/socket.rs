@@ -136,9 +136,39 @@ pub fn connect_datagram(address: &std::ffi::OsStr) -> Result<OwnedFd> {
     Ok(socket)
 }
 
+/// Connects a stream socket that never blocks, by a path or, with a NUL in front, by a name of the
+/// abstract namespace. `EAGAIN`: the listener's queue is full.
+pub fn connect_nonblocking(name: &[u8]) -> Result<OwnedFd> {
+    let socket = nix::sys::socket::socket(
+        AddressFamily::Unix,
+        SockType::Stream,
+        SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
+        None,
+    )
+    .map_err(|errno| failed("socket", errno))?;
+    let address = match name.split_first() {
+        Some((0, name)) => UnixAddr::new_abstract(name),
+        _ => UnixAddr::new(name),
+    };
+    let address = address.map_err(|errno| failed("connect", errno))?;
+    nix::sys::socket::connect(socket.as_raw_fd(), &address)
+        .map_err(|errno| failed("connect", errno))?;
+    Ok(socket)
+}
+
 fn datagram() -> Result<OwnedFd> {
     nix::sys::socket::socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)
         .map_err(|errno| failed("socket", errno))
+}
+
+/// Writes what fits to a stream socket; never a `SIGPIPE`.
+pub fn write_nosignal(socket: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize> {
+    loop {
+        match nix::sys::socket::send(socket.as_raw_fd(), bytes, MsgFlags::MSG_NOSIGNAL) {
+            Err(nix::errno::Errno::EINTR) => {}
+            result => return result.map_err(|errno| failed("send", errno)),
+        }
+    }
 }
 
 /// Brings the loopback interface of the current network namespace up (netdevice(7)).

@@ -119,3 +119,50 @@ fn defaults_come_last_and_mknod_can_be_left_out() {
     assert_eq!(fewer.last().map(|(rule, _)| rule.to_string()), Some("allow c 136:* rwm".into()));
     assert_eq!(all.len(), fewer.len() + 2);
 }
+
+/// What systemd's own filter makes of a unit's list: one entry has to have the whole access.
+fn systemd_allows(rules: &[DeviceRule], (kind, major, minor): (u32, u32, u32), access: u8) -> bool {
+    let (all, entries) = super::super::devices::allowed(rules);
+    all || entries.iter().any(|entry| {
+        (entry.kind == if kind == 1 { DeviceKind::Block } else { DeviceKind::Char })
+            && entry.major.is_none_or(|number| number == major)
+            && entry.minor.is_none_or(|number| number == minor)
+            && access & !entry.access.0 == 0
+    })
+}
+
+/// Both filters count, so systemd's must let through whatever the rules do; and it is not wider than
+/// what systemd cannot express.
+#[test]
+fn systemd_filter_lets_through_all_that_the_rules_allow() {
+    let deny = "- a *:* rwm";
+    let lists: [&[&str]; 12] = [
+        &[deny],
+        &[deny, "+ a *:* rwm"],
+        &[deny, "+ a *:* rwm", "- c 1:3 rwm"],
+        &[deny, "+ a *:* rwm", deny, "+ c 1:3 r"],
+        &[deny, "+ c 1:3 r", "+ c 1:3 w"],
+        &[deny, "+ c 1:* r", "+ c 1:3 w"],
+        &[deny, "+ c 1:3 w", "+ c 1:* r", "+ c *:* m"],
+        &[deny, "+ c *:3 r", "+ c 1:* w"],
+        &[deny, "+ c *:3 rw", "- c *:5 r", "+ a *:* m"],
+        &[deny, "+ c 1:* rwm", "- c 1:3 w"],
+        &[deny, "+ b 8:* rw", "- b 8:0 rw", "+ b 8:1 m"],
+        &[deny, "+ c 136:* rwm", "- c *:* w", "+ c 5:2 rw"],
+    ];
+    for texts in lists {
+        let rules = list(texts);
+        for sample in samples() {
+            for access in [1u8, 2, 4, 6] {
+                let (kind, major, minor) = sample;
+                let ours = allowed(&rules, kind, major, minor, access);
+                let theirs = systemd_allows(&rules, sample, access);
+                assert!(theirs || !ours, "{texts:?}: {sample:?} {access}");
+            }
+        }
+    }
+    assert!(!systemd_allows(&list(&[deny, "+ c 1:3 rw"]), (2, 1, 5), 2));
+    assert!(!systemd_allows(&list(&[deny, "+ c 1:3 r"]), (2, 1, 3), 4));
+    assert!(!systemd_allows(&list(&[deny, "+ c 1:3 rwm"]), (1, 1, 3), 2));
+    assert!(!systemd_allows(&list(&[deny, "+ a *:* rwm", deny]), (2, 1, 3), 2));
+}

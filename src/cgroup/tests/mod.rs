@@ -7,6 +7,8 @@ mod plan;
 mod record;
 mod update;
 
+use std::collections::BTreeMap;
+
 use oci_spec::runtime::Linux;
 
 use super::layout::{Hierarchy, Layout, V2};
@@ -67,7 +69,9 @@ fn linux(json: &str) -> Linux {
 /// Plans a `linux` object.
 fn planned(json: &str, layout: &Layout) -> (Placement, Findings) {
     let mut findings = Findings::default();
-    let placement = plan(&linux(json), "c1", &Options::default(), layout, &mut findings);
+    let none = BTreeMap::new();
+    let options = Options::default();
+    let placement = plan(&linux(json), &none, "c1", &options, layout, &mut findings);
     (placement, findings)
 }
 

@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::super::plan::{Manager, Options, plan};
@@ -278,16 +279,68 @@ fn disabled_systemd_and_rootless() {
     );
     let with = |options: &Options, layout| {
         let mut findings = Findings::default();
-        (plan(&config, "c1", options, &layout, &mut findings), findings)
+        (plan(&config, &BTreeMap::new(), "c1", options, &layout, &mut findings), findings)
     };
     let options = Options { manager: Manager::Disabled, ..Options::default() };
     let (placement, findings) = with(&options, v2());
     assert!(placement.record(&v2()).places.is_empty() && placement.devices.is_none());
     assert!(findings.problems.is_empty() && findings.warnings.len() == 1, "{findings:?}");
     let options = Options { manager: Manager::Systemd, ..Options::default() };
-    assert_eq!(with(&options, v2()).1.problems.len(), 1);
+    let (placement, findings) = with(&options, v2());
+    assert_eq!(findings.problems.len(), 1, "{findings:?}");
+    assert!(findings.problems[0].text.contains("slice:prefix:name") && placement.unit.is_none());
     let options = Options { rootless: true, ..Options::default() };
     let (placement, findings) = with(&options, v2());
     assert!(placement.optional && placement.devices.is_none() && placement.writes.len() == 1);
     assert!(findings.problems.is_empty() && findings.warnings.len() == 1, "{findings:?}");
+}
+
+/// The unit that the same configuration gets on each kind of host.
+#[test]
+fn systemd_unit_golden() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/cgroup/testdata");
+    let text = std::fs::read_to_string(dir.join("everything.json")).expect("everything");
+    let mut json: serde_json::Value = serde_json::from_str(&text).expect("json");
+    json["cgroupsPath"] = "a-b.slice:docker:c1".into();
+    let annotations = [("KillSignal", "15"), ("CollectMode", "'inactive'"), ("ExecStart", "'x'")]
+        .map(|(name, value)| (format!("org.systemd.property.{name}"), value.to_owned()))
+        .into();
+    for (host, layout) in [("v1", v1()), ("v2", v2()), ("hybrid", hybrid())] {
+        let mut findings = Findings::default();
+        let options = Options { manager: Manager::Systemd, ..Options::default() };
+        let linux = linux(&json.to_string());
+        let placement = plan(&linux, &annotations, "c1", &options, &layout, &mut findings);
+        let record = placement.record(&layout);
+        let mut text = format!("{:?} in {}\n", record.unit, placement.path);
+        for property in placement.unit.into_iter().flat_map(|planned| planned.properties) {
+            text.push_str(&format!("{property}\n"));
+        }
+        for warning in findings.warnings {
+            text.push_str(&format!("warning {warning}\n"));
+        }
+        let file = dir.join(format!("unit.{host}.txt"));
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            std::fs::write(&file, &text).expect("golden");
+        }
+        let wanted = std::fs::read_to_string(&file).unwrap_or_default();
+        assert_eq!(text, wanted, "{}", file.display());
+        assert!(!record.owned && record.unit.is_some(), "an intent");
+    }
+}
+
+/// systemd on v1 knows no exceptions to everything, and would allow all after a reload.
+#[test]
+fn systemd_exceptions_to_all_devices_are_refused_on_v1() {
+    let config = linux(
+        r#"{"cgroupsPath": ":a:b", "resources": {"devices": [{"allow": true, "access": "rwm"},
+            {"allow": false, "type": "b", "major": 8, "minor": 0, "access": "w"}]}}"#,
+    );
+    let problems = |layout: &super::super::Layout| {
+        let mut findings = Findings::default();
+        let options = Options { manager: Manager::Systemd, ..Options::default() };
+        plan(&config, &BTreeMap::new(), "c1", &options, layout, &mut findings);
+        findings.problems
+    };
+    assert_eq!(problems(&v2()), []);
+    assert!(problems(&v1())[0].text.contains("systemd cannot keep that"));
 }

@@ -40,6 +40,15 @@ fn spoilt_records_are_refused() {
         assert!(Record::from_json(&bad).is_err(), "{bad}");
     }
     assert!(Record::from_json(&json!(null)).is_err());
+    for (key, user) in [("unit", false), ("userUnit", true)] {
+        let mut unit = good.clone();
+        unit[key] = json!("docker-c1.scope");
+        let record = Record::from_json(&unit).expect("a record");
+        assert_eq!(record.unit.as_ref().map(|unit| unit.user), Some(user));
+        assert_eq!(record.to_json(), unit);
+        unit[key] = json!("../x.scope");
+        assert!(Record::from_json(&unit).is_err());
+    }
 }
 
 #[test]

@@ -23,7 +23,8 @@ fn changes(kept: Value, asked: Value, layout: &Layout) -> String {
     let writes = update.writes.iter().chain(devices);
     let mut lines: Vec<String> =
         writes.map(|write| format!("{} = {}", write.file, write.value)).collect();
-    lines.extend(update.devices.iter().flat_map(|(_, after)| after).map(ToString::to_string));
+    let bpf = update.devices.iter().filter(|_| update.v1_devices.is_none());
+    lines.extend(bpf.flat_map(|(_, after)| after).map(ToString::to_string));
     lines.extend(findings.problems.iter().map(ToString::to_string));
     lines.join("; ")
 }
