@@ -53,6 +53,16 @@ impl<'a> Harness<'a> {
         for dir in ["run", "roots", "io"] {
             fs::create_dir_all(place.dir.join(dir))?;
         }
+        // State roots are below /run, a tmpfs; on a disk's filesystem its journal would be measured.
+        let roots = place.dir.join("roots");
+        nix::mount::mount(
+            Some("tmpfs"),
+            &roots,
+            Some("tmpfs"),
+            nix::mount::MsFlags::empty(),
+            None::<&str>,
+        )
+        .context("tmpfs for the state roots")?;
         let null = File::options().read(true).write(true).open("/dev/null")?;
         Ok(Harness { place, bundles, env, null, sequence: Cell::new(0) })
     }

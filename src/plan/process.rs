@@ -260,7 +260,11 @@ fn rlimits(
 }
 
 fn resource(kind: PosixRlimitType) -> (u32, &'static str) {
-    match kind {
+    // The C libraries disagree about the type of these numbers, all of them small.
+    fn number(resource: impl TryInto<u32>) -> u32 {
+        resource.try_into().unwrap_or(u32::MAX)
+    }
+    let (resource, name) = match kind {
         PosixRlimitType::RlimitAs => (libc::RLIMIT_AS, "RLIMIT_AS"),
         PosixRlimitType::RlimitCore => (libc::RLIMIT_CORE, "RLIMIT_CORE"),
         PosixRlimitType::RlimitCpu => (libc::RLIMIT_CPU, "RLIMIT_CPU"),
@@ -277,7 +281,8 @@ fn resource(kind: PosixRlimitType) -> (u32, &'static str) {
         PosixRlimitType::RlimitRttime => (libc::RLIMIT_RTTIME, "RLIMIT_RTTIME"),
         PosixRlimitType::RlimitSigpending => (libc::RLIMIT_SIGPENDING, "RLIMIT_SIGPENDING"),
         PosixRlimitType::RlimitStack => (libc::RLIMIT_STACK, "RLIMIT_STACK"),
-    }
+    };
+    (number(resource), name)
 }
 
 fn scheduler(
