@@ -1,14 +1,5 @@
 //! Giving memory back: a container that waits to be started should cost next to nothing.
 
-/// Returns freed heap pages to the kernel (malloc_trim(3)); a clone would inherit them otherwise.
-pub fn trim_heap() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: only touches memory that the allocator knows to be free; single-threaded.
-    unsafe {
-        libc::malloc_trim(0);
-    }
-}
-
 /// set_mempolicy(2); `nodes` has one bit per memory node, `mode` the flags in its upper bits.
 pub fn set_mempolicy(mode: u32, nodes: &[u64]) -> super::Result<()> {
     // The kernel counts one bit less than it is told.

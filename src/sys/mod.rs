@@ -8,6 +8,7 @@ pub mod bpf;
 pub mod cred;
 pub mod exec;
 pub mod fs;
+pub mod heap;
 pub mod memory;
 pub mod mount;
 pub mod netlink;
