@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::os::fd::AsFd;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use serde::de::{DeserializeOwned, DeserializeSeed, MapAccess, SeqAccess, Visitor};
@@ -33,15 +33,17 @@ pub fn read(path: &Path) -> Result<Vec<u8>> {
             format!("{}: not a regular file", path.display()),
         ));
     }
-    sys::fs::read_to_end(file.as_fd(), MAX_BYTES)
+    sys::fs::read_small(file.as_fd(), MAX_BYTES)
         .map_err(|error| unreadable(error.about(path.display())))
 }
 
 /// The absolute path of an existing bundle directory.
 pub fn absolute(path: &Path) -> Result<PathBuf> {
-    let cwd = PathBuf::from(std::ffi::OsString::from(
-        String::from_utf8_lossy(&sys::fs::getcwd()?).into_owned(),
-    ));
+    let cwd = if path.is_absolute() {
+        PathBuf::new()
+    } else {
+        PathBuf::from(std::ffi::OsString::from_vec(sys::fs::getcwd()?))
+    };
     let mut out = PathBuf::new();
     for part in cwd.join(path).components() {
         match part {

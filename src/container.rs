@@ -185,6 +185,17 @@ pub fn open_process(who: Option<Pid>, boot: &str) -> Result<Option<OwnedFd>> {
     }
 }
 
+/// What a look at a container's processes gave.
+#[derive(Debug)]
+pub struct Look {
+    /// The status.
+    pub status: Status,
+    /// A pidfd of the living init.
+    pub init: Option<OwnedFd>,
+    /// The gate's writing end, when init waits at it.
+    pub gate: Option<OwnedFd>,
+}
+
 impl Container {
     /// Opens a container by id.
     pub fn open(root: &Path, id: &str) -> Result<Self> {
@@ -225,30 +236,38 @@ impl Container {
         self.state.init.map_or(0, |init| init.pid)
     }
 
-    /// The status, found out and not remembered: is init alive, does it hold the gate, is it frozen.
+    /// The status, found out and not remembered.
     pub fn status(&self) -> Result<Status> {
         self.status_with(&mut Mounts::default())
     }
 
     /// The same, for a look at many containers.
     pub fn status_with(&self, mounts: &mut Mounts) -> Result<Status> {
-        if self.init()?.is_none() {
+        Ok(self.look(mounts)?.status)
+    }
+
+    /// Looks whether init is alive, holds the gate, is frozen, and keeps what that took.
+    pub fn look(&self, mounts: &mut Mounts) -> Result<Look> {
+        let Some(init) = self.init()? else {
             let creating = self.state.created.is_empty()
                 && open_process(self.state.creator, &self.state.boot)?.is_some();
-            return Ok(if creating { Status::Creating } else { Status::Stopped });
-        }
+            let status = if creating { Status::Creating } else { Status::Stopped };
+            return Ok(Look { status, init: None, gate: None });
+        };
         if self.state.created.is_empty() {
-            return Ok(Status::Creating);
+            return Ok(Look { status: Status::Creating, init: Some(init), gate: None });
         }
+        let gate = self.gate()?;
         let frozen = match Group::open_freezer(&self.state.cgroup, mounts)? {
             Some(group) => group.frozen()?,
             None => false,
         };
-        Ok(match frozen {
+        let status = match frozen {
             true => Status::Paused,
-            false if self.gate()?.is_some() => Status::Created,
+            false if gate.is_some() => Status::Created,
             false => Status::Running,
-        })
+        };
+        Ok(Look { status, init: Some(init), gate })
     }
 
     /// The gate's writing end, when init waits at it.

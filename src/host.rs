@@ -54,7 +54,7 @@ impl Host {
 /// The highest capability, from /proc/sys/kernel/cap_last_cap; every kernel from 5.14 on has 40.
 pub fn last_cap() -> Result<u32> {
     let file = sys::fs::open(c"/proc/sys/kernel/cap_last_cap", libc::O_RDONLY)?;
-    let text = sys::fs::read_to_end(std::os::fd::AsFd::as_fd(&file), 64)?;
+    let text = sys::fs::read_small(std::os::fd::AsFd::as_fd(&file), 64)?;
     Ok(String::from_utf8_lossy(&text).trim().parse().unwrap_or(40).min(63))
 }
 
@@ -82,7 +82,7 @@ fn owns_mount_namespace() -> Result<bool> {
 /// Whether a parameter file says `Y`. Absence means the feature is not built in.
 fn read_bool(path: &std::ffi::CStr) -> bool {
     let Ok(file) = sys::fs::open(path, libc::O_RDONLY) else { return false };
-    sys::fs::read_to_end(std::os::fd::AsFd::as_fd(&file), 64)
+    sys::fs::read_small(std::os::fd::AsFd::as_fd(&file), 64)
         .is_ok_and(|text| text.starts_with(b"Y"))
 }
 

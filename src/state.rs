@@ -237,7 +237,7 @@ pub fn write_file(dir: BorrowedFd<'_>, name: &std::ffi::CStr, bytes: &[u8]) -> R
 /// Reads a file of the state directory.
 pub fn read_file(dir: BorrowedFd<'_>, name: &std::ffi::CStr, limit: usize) -> sys::Result<Vec<u8>> {
     let file = sys::fs::openat(dir, name, libc::O_RDONLY | libc::O_NOFOLLOW, 0)?;
-    sys::fs::read_to_end(file.as_fd(), limit)
+    sys::fs::read_small(file.as_fd(), limit)
 }
 
 /// This boot's id: pids of another boot mean nothing.
@@ -247,7 +247,7 @@ pub fn boot_id() -> Result<&'static str> {
         return Ok(boot);
     }
     let file = sys::fs::open(c"/proc/sys/kernel/random/boot_id", libc::O_RDONLY)?;
-    let bytes = sys::fs::read_to_end(file.as_fd(), 64)?;
+    let bytes = sys::fs::read_small(file.as_fd(), 64)?;
     Ok(BOOT.get_or_init(|| String::from_utf8_lossy(&bytes).trim().to_owned()))
 }
 
@@ -259,7 +259,7 @@ pub fn process_stat(pid: i32) -> Result<Option<(char, u64)>> {
         Err(error) if error.errno == libc::ENOENT => return Ok(None),
         Err(error) => return Err(error.into()),
     };
-    let bytes = match sys::fs::read_to_end(file.as_fd(), 4096) {
+    let bytes = match sys::fs::read_small(file.as_fd(), 4096) {
         Ok(bytes) => bytes,
         // The process ended between open and read.
         Err(error) if error.errno == libc::ESRCH => return Ok(None),

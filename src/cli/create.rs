@@ -29,7 +29,7 @@ struct Planned {
 /// `onggi create`
 pub fn create(globals: &Globals, matches: &ArgMatches) -> anyhow::Result<u8> {
     let planned = read_and_plan(globals, matches, true)?;
-    let created = make(globals, matches, &planned)?;
+    let created = make(globals, matches, &planned, true)?;
     drop(created);
     Ok(0)
 }
@@ -39,7 +39,7 @@ pub fn run(globals: &Globals, matches: &ArgMatches) -> anyhow::Result<u8> {
     let detach = args::is_on(matches, "detach");
     let planned = read_and_plan(globals, matches, detach)?;
     let foreground = if detach { None } else { Some(Foreground::begin()?) };
-    let created = make(globals, matches, &planned)?;
+    let created = make(globals, matches, &planned, false)?;
     let id = planned.plan.id.clone();
     let proxy = match start_container(&globals.root, &id, Some(&planned.plan)) {
         Ok(proxy) => proxy,
@@ -129,7 +129,12 @@ fn read_and_plan(globals: &Globals, matches: &ArgMatches, detach: bool) -> Resul
     Ok(Planned { host, plan, config, oci_version, annotations })
 }
 
-fn make(globals: &Globals, matches: &ArgMatches, planned: &Planned) -> Result<Created> {
+fn make(
+    globals: &Globals,
+    matches: &ArgMatches,
+    planned: &Planned,
+    waits: bool,
+) -> Result<Created> {
     let request = Request {
         root: &globals.root,
         config: &planned.config,
@@ -138,6 +143,7 @@ fn make(globals: &Globals, matches: &ArgMatches, planned: &Planned) -> Result<Cr
         pid_file: args::path(matches, "pid-file")?,
         console_socket: args::path(matches, "console-socket")?,
         pidfd_socket: args::path(matches, "pidfd-socket")?,
+        waits,
         inherited: args::inherited(matches),
         extra_env: listen_env(),
     };
@@ -164,13 +170,11 @@ fn start_container(root: &Path, id: &str, plan: Option<&Plan>) -> Result<Option<
     let container = Container::open(root, id)?;
     let (pidfd, failures, proxy) = {
         let _lock = container.lock()?;
-        let status = container.status()?;
-        let (Status::Created, Some(gate), Some(pidfd)) =
-            (status, container.gate()?, container.init()?)
-        else {
+        let look = container.look(&mut crate::cgroup::Mounts::default())?;
+        let (Status::Created, Some(gate), Some(pidfd)) = (look.status, look.gate, look.init) else {
             return Err(Error::text(
                 Code::E_STATUS,
-                match status {
+                match look.status {
                     Status::Stopped => "cannot start a container that has stopped",
                     Status::Running => "cannot start an already running container",
                     Status::Paused => "cannot start a paused container",

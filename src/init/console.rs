@@ -78,8 +78,7 @@ pub fn stdio(child: &mut Child<'_>) -> Result<()> {
         }
     }
     for number in 0..3 {
-        let Some(fd) = sys::fs::inherited(number) else { continue };
-        let stat = sys::fs::fstat(fd)?;
+        let Some((fd, stat)) = sys::fs::inherited_stat(number)? else { continue };
         let null =
             stat.st_mode & libc::S_IFMT == libc::S_IFCHR && stat.st_rdev == libc::makedev(1, 3);
         if null || stat.st_uid == process.uid {

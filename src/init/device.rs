@@ -8,10 +8,16 @@ use crate::plan::devices::Device;
 use crate::sys;
 
 /// Makes one device node.
-pub fn make(child: &Child<'_>, index: usize) -> Result<()> {
+pub fn make(child: &mut Child<'_>, index: usize) -> Result<()> {
+    let last = child.work.device_dir.take();
     let create = child.create()?;
     let Some(device) = create.plan.devices.get(index) else { return Ok(()) };
-    let (parent, name) = resolve::parent(rootfs::root(create), &device.path)?;
+    // Most are in /dev: it is looked up once.
+    let (above, name) = resolve::split(&device.path)?;
+    let parent = match last {
+        Some((path, dir)) if path == above => dir,
+        _ => resolve::directory(rootfs::root(create), above)?.fd,
+    };
     match sys::fs::mknodat(parent.as_fd(), &name, device.mode, device.dev) {
         Ok(()) => {}
         Err(error) if error.errno == libc::EEXIST => {
@@ -29,7 +35,7 @@ pub fn make(child: &Child<'_>, index: usize) -> Result<()> {
         sys::fs::chown_node(node.as_fd(), device.uid, device.gid)?;
         leave_open([node]);
     }
-    leave_open([parent]);
+    child.work.device_dir = Some((above.to_owned(), parent));
     Ok(())
 }
 
@@ -54,7 +60,7 @@ const LINKS: [(&std::ffi::CStr, &std::ffi::CStr); 4] = [
 /// /dev/fd and its kin where there is a /proc, and /dev/ptmx as the container's own.
 pub fn links(child: &Child<'_>) -> Result<()> {
     let create = child.create()?;
-    let dev = resolve::directory(rootfs::root(create), "/dev")?;
+    let dev = resolve::directory(rootfs::root(create), "/dev")?.fd;
     if create.plan.mounts.iter().any(|mount| mount.destination == "/proc") {
         for (target, name) in LINKS {
             match sys::fs::symlinkat(target, dev.as_fd(), name) {

@@ -19,12 +19,8 @@ pub fn ready(child: &mut Child<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Waits for `start`.
+/// Waits for `start`. A loaded filter may forbid anything here but what execve needs and read(2).
 pub fn wait(child: &mut Child<'_>) -> Result<()> {
-    match sys::memory::release_code() {
-        // Only advice, and a filter that is loaded already may forbid it.
-        Ok(()) | Err(_) => {}
-    }
     // From here on failures go to `start`, that of this read as well.
     child.work.started = true;
     let mut byte = [0u8; 1];

@@ -47,6 +47,8 @@ pub struct Create<'a> {
     pub error: OwnedFd,
     /// Makes the OCI state for hooks.
     pub state: &'a HookState<'a>,
+    /// `start` comes some time later, from another process: till then it should cost next to nothing.
+    pub waits: bool,
     /// Path of a private directory of the host, to stage mounts that need mount(2).
     pub staging: &'a std::ffi::CStr,
 }
@@ -104,6 +106,8 @@ pub struct Work {
     pub empty_dir: Option<OwnedFd>,
     /// /dev/null has been attached once; from then on masks are clones of that.
     pub null_attached: bool,
+    /// The directory of the last device made, and its path.
+    pub device_dir: Option<(String, OwnedFd)>,
     /// The terminal.
     pub tty: Option<OwnedFd>,
     /// The program to run, found and resolved.
@@ -409,6 +413,7 @@ impl<'a> Child<'a> {
         std::mem::forget(self.work.proc.take());
         std::mem::forget(self.work.empty_dir.take());
         std::mem::forget(self.work.tty.take());
+        std::mem::forget(self.work.device_dir.take());
         let mut first = self.first_fd;
         for fd in keep {
             if fd > first {
@@ -416,6 +421,12 @@ impl<'a> Child<'a> {
             }
             first = fd + 1;
         }
-        Ok(sys::exec::close_range(first, u32::MAX)?)
+        sys::exec::close_range(first, u32::MAX)?;
+        if self.create.as_ref().is_some_and(|create| create.waits) {
+            // The last chance: a filter may forbid madvise(2). What is needed once more is read again.
+            sys::heap::trim();
+            sys::memory::release_code()?;
+        }
+        Ok(())
     }
 }

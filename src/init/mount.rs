@@ -37,24 +37,33 @@ pub fn mount(child: &Child<'_>, index: usize) -> Result<()> {
 }
 
 fn bind(root: BorrowedFd<'_>, mount: &Mount, tree: &OwnedFd) -> Result<()> {
-    set_attributes(tree.as_fd(), &mount.options)?;
-    let target = if resolve::is_directory(tree.as_fd())? {
-        let target = resolve::directory(root, &mount.destination)?;
-        check_target(mount, target.as_fd())?;
-        target
-    } else {
-        let target = resolve::file(root, &mount.destination)?;
-        if resolve::is_directory(target.as_fd())? {
-            // The kernel says EINVAL; engines look for these words.
-            let error = sys::Error::new("move_mount", &mount.destination, libc::ENOTDIR);
-            return Err(error.into());
+    set_own_attributes(tree.as_fd(), &mount.options)?;
+    // The parent has cloned it with this propagation already.
+    if mount.options.whole_propagation().is_none() {
+        set_propagation(tree.as_fd(), &mount.options)?;
+    }
+    let target = match resolve::find(root, &mount.destination, libc::O_PATH)? {
+        Some(target) => target,
+        None if resolve::is_directory(tree.as_fd())? => {
+            resolve::directory(root, &mount.destination)?
         }
-        check_target(mount, target.as_fd())?;
-        target
+        None => resolve::file(root, &mount.destination)?,
     };
-    attach(tree.as_fd(), target.as_fd(), mount)?;
-    leave_open([target]);
-    Ok(())
+    check_target(mount, &target)?;
+    match attach(tree.as_fd(), target.fd.as_fd(), mount) {
+        // The kernel's word for a directory on a file, or a file on a directory; engines look for ENOTDIR.
+        Err(error)
+            if error.errno() == Some(libc::EINVAL)
+                && resolve::is_directory(tree.as_fd())?
+                    != resolve::is_directory(target.fd.as_fd())? =>
+        {
+            Err(sys::Error::new("move_mount", &mount.destination, libc::ENOTDIR).into())
+        }
+        result => {
+            leave_open([target.fd]);
+            result
+        }
+    }
 }
 
 fn attach(tree: BorrowedFd<'_>, target: BorrowedFd<'_>, mount: &Mount) -> Result<()> {
@@ -62,10 +71,13 @@ fn attach(tree: BorrowedFd<'_>, target: BorrowedFd<'_>, mount: &Mount) -> Result
         .map_err(|error| error.about(mount.destination.escape_debug()).into())
 }
 
-/// A target that turned out to lie on a procfs is refused, whatever its path looked like: /proc must
-/// stay what the kernel made it (CVE-2019-16884, CVE-2025-52881).
-fn check_target(mount: &Mount, target: BorrowedFd<'_>) -> Result<()> {
-    if !mount.on_proc && sys::fs::fs_magic(target)? == libc::PROC_SUPER_MAGIC {
+/// A target that links led onto a procfs is refused: /proc must stay what the kernel made it
+/// (CVE-2019-16884, CVE-2025-52881). What a path itself says about /proc the plan has judged.
+fn check_target(mount: &Mount, target: &resolve::Found) -> Result<()> {
+    if mount.on_proc || target.literal {
+        return Ok(());
+    }
+    if sys::fs::fs_magic(target.fd.as_fd())? == libc::PROC_SUPER_MAGIC {
         return Err(Error::text(
             Code::E_MOUNT_ON_PROC,
             format!("{} is on a procfs", mount.destination.escape_debug()),
@@ -76,13 +88,18 @@ fn check_target(mount: &Mount, target: BorrowedFd<'_>) -> Result<()> {
 
 /// Sets what the options say on a mount that is not attached yet.
 fn set_attributes(mount: BorrowedFd<'_>, options: &Options) -> Result<()> {
+    set_own_attributes(mount, options)?;
+    set_propagation(mount, options)
+}
+
+fn set_own_attributes(mount: BorrowedFd<'_>, options: &Options) -> Result<()> {
     if !options.recursive.is_empty() {
         sys::mount::mount_setattr(mount, sys::mount::AT_RECURSIVE, &attributes(options.recursive))?;
     }
     if !options.attr.is_empty() {
         sys::mount::mount_setattr(mount, 0, &attributes(options.attr))?;
     }
-    set_propagation(mount, options)
+    Ok(())
 }
 
 fn attributes(plan: Attributes) -> MountAttr {
@@ -110,7 +127,8 @@ fn filesystem(
     } else {
         resolve::directory(root, &mount.destination)?
     };
-    check_target(mount, target.as_fd())?;
+    check_target(mount, &target)?;
+    let target = target.fd;
     let long = mount.options.data.iter().any(|entry| entry.len() > FSCONFIG_MAX);
     let made = if long && fstype != "overlay" {
         staged(create, mount, fstype, source)?
@@ -143,19 +161,15 @@ fn filesystem(
 }
 
 /// A directory whose path has no link in it, made where missing.
-fn real_directory(root: BorrowedFd<'_>, path: &str) -> Result<OwnedFd> {
-    let flags = libc::O_PATH | libc::O_DIRECTORY;
-    match resolve::open_no_links(root, path, flags) {
-        Err(error) if error.errno == libc::ENOENT => {
-            resolve::directory(root, path)?;
-            Ok(resolve::open_no_links(root, path, flags)?)
-        }
-        Err(error) if error.errno == libc::ELOOP => Err(Error::text(
+fn real_directory(root: BorrowedFd<'_>, path: &str) -> Result<resolve::Found> {
+    let found = resolve::directory(root, path)?;
+    if !found.literal {
+        return Err(Error::text(
             Code::E_MOUNT_DESTINATION,
             format!("{} must not be a symbolic link", path.escape_debug()),
-        )),
-        result => Ok(result?),
+        ));
     }
+    Ok(found)
 }
 
 /// fsopen, fsconfig, fsmount: a detached mount.
@@ -245,7 +259,8 @@ fn cgroup(
     mount: &Mount,
 ) -> Result<()> {
     let target = resolve::directory(root, &mount.destination)?;
-    check_target(mount, target.as_fd())?;
+    check_target(mount, &target)?;
+    let target = target.fd;
     let mut late = late.iter();
     if let [single] = create.cgroup_mounts {
         if single.mount.name.is_empty() {

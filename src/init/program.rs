@@ -130,7 +130,7 @@ fn home_of(uid: u32) -> Result<Option<String>> {
     if sys::fs::fstat(file.as_fd())?.st_mode & libc::S_IFMT != libc::S_IFREG {
         return Ok(None);
     }
-    match sys::fs::read_to_end(file.as_fd(), PASSWD_MAX) {
+    match sys::fs::read_small(file.as_fd(), PASSWD_MAX) {
         Ok(bytes) => Ok(home_in(&String::from_utf8_lossy(&bytes), uid)),
         Err(error) if error.errno == libc::EFBIG => Ok(None),
         Err(error) => Err(error.into()),

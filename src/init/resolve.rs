@@ -13,6 +13,29 @@ const MAX_LINKS: u32 = 40;
 /// Attempts against a neighbour that keeps renaming.
 const MAX_TRIES: u32 = 8;
 
+/// Something found, and whether its path was followed to the letter, without a link in it.
+#[derive(Debug)]
+pub struct Found {
+    /// The thing, as a path descriptor.
+    pub fd: OwnedFd,
+    /// No link was met, so it lies where its path says.
+    pub literal: bool,
+}
+
+/// Opens what is there, following links inside the root; `None` when something is missing.
+pub fn find(root: BorrowedFd<'_>, path: &str, flags: i32) -> Result<Option<Found>> {
+    let found = match open_no_links(root, path, flags) {
+        Err(error) if error.errno == libc::ELOOP => {
+            open(root, path, flags).map(|fd| Found { fd, literal: false })
+        }
+        result => result.map(|fd| Found { fd, literal: true }),
+    };
+    match found {
+        Err(error) if error.errno == libc::ENOENT => Ok(None),
+        result => result.map(Some),
+    }
+}
+
 /// Opens what is there, following links inside the root.
 pub fn open(root: BorrowedFd<'_>, path: &str, flags: i32) -> Result<OwnedFd> {
     sys::fs::openat2(root, &relative(path)?, flags, 0, sys::fs::IN_ROOT)
@@ -33,32 +56,33 @@ fn relative(path: &str) -> Result<CString> {
 }
 
 /// A directory, made with its parents where missing (0755).
-pub fn directory(root: BorrowedFd<'_>, path: &str) -> Result<OwnedFd> {
+pub fn directory(root: BorrowedFd<'_>, path: &str) -> Result<Found> {
     ensure_directory(root, path, MAX_LINKS)
 }
 
-fn ensure_directory(root: BorrowedFd<'_>, path: &str, links: u32) -> Result<OwnedFd> {
+fn ensure_directory(root: BorrowedFd<'_>, path: &str, links: u32) -> Result<Found> {
     let flags = libc::O_PATH | libc::O_DIRECTORY;
     for _ in 0..MAX_TRIES {
-        match open(root, path, flags) {
-            Err(error) if error.errno == libc::ENOENT => {}
-            result => return result,
+        if let Some(found) = find(root, path, flags)? {
+            return Ok(found);
         }
         let (above, name) = split(path)?;
         let parent = ensure_directory(root, above, links)?;
-        match sys::fs::mkdirat(parent.as_fd(), &name, 0o755) {
+        match sys::fs::mkdirat(parent.fd.as_fd(), &name, 0o755) {
             Ok(()) => {}
             Err(error) if error.errno == libc::EEXIST => {
                 // Something is there that leads nowhere: a dangling link of the image, as /var/run -> /run.
                 // Or somebody was faster; then the next try finds it.
-                if let Some(target) = link_target(parent.as_fd(), above, &name)? {
+                if let Some(target) = link_target(parent.fd.as_fd(), above, &name)? {
                     let links = links.checked_sub(1);
                     let links = links.ok_or_else(|| Error::new("openat2", path, libc::ELOOP))?;
-                    return ensure_directory(root, &target, links);
+                    let found = ensure_directory(root, &target, links)?;
+                    return Ok(Found { literal: false, ..found });
                 }
             }
             Err(error) => return Err(error.about(path.escape_debug())),
         }
+        super::leave_open([parent.fd]);
     }
     Err(Error::new("openat2", path.escape_debug(), libc::EAGAIN))
 }
@@ -75,7 +99,7 @@ fn link_target(parent: BorrowedFd<'_>, above: &str, name: &CStr) -> Result<Optio
 }
 
 /// A path's parent and last name.
-fn split(path: &str) -> Result<(&str, CString)> {
+pub fn split(path: &str) -> Result<(&str, CString)> {
     let path = path.trim_end_matches('/');
     let (above, name) = path.rsplit_once('/').unwrap_or(("", path));
     if name.is_empty() {
@@ -87,25 +111,26 @@ fn split(path: &str) -> Result<(&str, CString)> {
 /// A path's parent directory, made where missing, and its last name.
 pub fn parent(root: BorrowedFd<'_>, path: &str) -> Result<(OwnedFd, CString)> {
     let (above, name) = split(path)?;
-    Ok((directory(root, above)?, name))
+    Ok((directory(root, above)?.fd, name))
 }
 
 /// Something that is no directory, to mount a file on: what is there, or a new empty file.
-pub fn file(root: BorrowedFd<'_>, path: &str) -> Result<OwnedFd> {
+pub fn file(root: BorrowedFd<'_>, path: &str) -> Result<Found> {
     let mut path = path.to_owned();
+    let mut literal = true;
     for _ in 0..MAX_LINKS {
-        match open(root, &path, libc::O_PATH) {
-            Err(error) if error.errno == libc::ENOENT => {}
-            result => return result,
+        if let Some(found) = find(root, &path, libc::O_PATH)? {
+            return Ok(Found { literal: literal && found.literal, ..found });
         }
         let (above, name) = split(&path)?;
-        let parent = directory(root, above)?;
+        let parent = directory(root, above)?.fd;
         let flags = libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW | libc::O_WRONLY;
         match sys::fs::openat(parent.as_fd(), &name, flags, 0o644) {
             Ok(_) => {}
             Err(error) if error.errno == libc::EEXIST => {
                 if let Some(target) = link_target(parent.as_fd(), above, &name)? {
                     path = target;
+                    literal = false;
                 }
             }
             Err(error) => return Err(error.about(path.escape_debug())),

@@ -149,6 +149,18 @@ pub struct Options {
     pub data: Vec<String>,
 }
 
+impl Options {
+    /// The one propagation type of the whole tree, if it is said and can be had from the start. A shared
+    /// bind mount must never be slave in between, for it would stay one.
+    #[must_use]
+    pub fn whole_propagation(&self) -> Option<u64> {
+        match self.propagation.as_slice() {
+            [(flag, true)] if *flag != libc::MS_UNBINDABLE => Some(*flag),
+            _ => None,
+        }
+    }
+}
+
 /// A later option wins over an earlier one, as in mount(8).
 fn merge(into: &mut Attributes, set: u64, clear: u64) {
     into.set = into.set & !clear & !set | set;

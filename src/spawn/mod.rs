@@ -68,6 +68,8 @@ pub struct Request<'a> {
     pub console_socket: Option<PathBuf>,
     /// Who gets the pidfd.
     pub pidfd_socket: Option<PathBuf>,
+    /// Another process will start it, some time.
+    pub waits: bool,
     /// Descriptors from 3 on that are the container's.
     pub inherited: u32,
     /// What they mean, for its environment.
@@ -218,6 +220,7 @@ impl<'a> Making<'a> {
                 gate,
                 error,
                 state: &oci_state,
+                waits: request.waits,
                 staging: &staging,
             }),
             join: None,
@@ -276,7 +279,7 @@ impl<'a> Making<'a> {
             // Others in that pid namespace see the child from its first moment.
             sys::process::set_dumpable(false)?;
         }
-        sys::memory::trim_heap();
+        sys::heap::trim();
         // The child's current directory, in its own mount namespace, is where the rootfs goes.
         sys::fs::fchdir(prepared.rootfs.as_fd())?;
         let borrow = Borrow::enter(&joined)?;

@@ -92,22 +92,18 @@ fn source(mount: &Mount, propagation: u64, map: Option<&OwnedFd>) -> Result<Opti
         Error::at(code, at)(error)
     };
     let name = sys::cstr("open_tree", path.as_os_str().as_bytes()).map_err(failed)?;
-    let tree = clone_tree(sys::fs::CWD, &name, *recursive, own_propagation(mount, propagation))
-        .map_err(failed)?;
+    let tree = clone_tree(
+        sys::fs::CWD,
+        &name,
+        *recursive,
+        mount.options.whole_propagation().unwrap_or(propagation),
+    )
+    .map_err(failed)?;
     if mount.destination == "/proc" {
         only_a_whole_procfs(mount, &tree)?;
     }
     idmap::apply(mount, tree.as_fd(), map)?;
     Ok(Some(tree))
-}
-
-/// The mount's own propagation for its whole tree, if it has one: a shared bind mount must never be
-/// slave in between, for it would stay one.
-fn own_propagation(mount: &Mount, otherwise: u64) -> u64 {
-    match mount.options.propagation.as_slice() {
-        [(flag, true)] if *flag != libc::MS_UNBINDABLE => *flag,
-        _ => otherwise,
-    }
 }
 
 /// On /proc only a real procfs may lie, whole (decision: rootless `--pid=host`).

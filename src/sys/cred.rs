@@ -133,14 +133,23 @@ pub fn setgroups(groups: &[u32]) -> Result<()> {
 
 /// getgroups(2).
 pub fn getgroups() -> Result<Vec<u32>> {
-    // SAFETY: a size of 0 only asks how many there are.
-    let count = unsafe { libc::getgroups(0, std::ptr::null_mut()) };
-    let count = check(count.into(), "getgroups", "")?;
-    let mut groups = vec![0u32; usize::try_from(count).unwrap_or(0)];
-    // SAFETY: there is room for `count` ids.
-    let ret = unsafe { libc::getgroups(count as libc::c_int, groups.as_mut_ptr()) };
-    done(ret.into(), "getgroups", "")?;
-    Ok(groups)
+    /// `NGROUPS_MAX`.
+    const MOST: i32 = 65536;
+    let mut room: i32 = 64;
+    loop {
+        let mut groups = vec![0u32; usize::try_from(room).unwrap_or(0)];
+        // SAFETY: there is room for as many ids as we say.
+        let ret = unsafe { libc::getgroups(room, groups.as_mut_ptr()) };
+        match check(ret.into(), "getgroups", "") {
+            Ok(count) => {
+                groups.truncate(usize::try_from(count).unwrap_or(0));
+                return Ok(groups);
+            }
+            // There are more.
+            Err(error) if error.errno == libc::EINVAL && room < MOST => room = MOST,
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// Real, effective and saved uid.

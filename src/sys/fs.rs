@@ -105,8 +105,14 @@ pub fn fs_magic(fd: BorrowedFd<'_>) -> Result<i64> {
     let ret = unsafe { libc::fstatfs(fd.as_raw_fd(), stat.as_mut_ptr()) };
     done(ret.into(), "fstatfs", "")?;
     // SAFETY: the call succeeded, so the kernel has filled it.
-    #[allow(clippy::useless_conversion, reason = "the field's width differs between architectures")]
-    Ok(i64::from(unsafe { stat.assume_init() }.f_type))
+    let stat = unsafe { stat.assume_init() };
+    #[allow(
+        clippy::unnecessary_cast,
+        clippy::cast_possible_wrap,
+        clippy::cast_lossless,
+        reason = "the field's type differs between architectures and C libraries; a magic has 32 bits"
+    )]
+    Ok(stat.f_type as i64)
 }
 
 /// The mount flags (`ST_RDONLY` …) of the mount a descriptor lies on, by fstatvfs(3).
@@ -282,6 +288,21 @@ pub fn read_to_end(fd: BorrowedFd<'_>, limit: usize) -> Result<Vec<u8>> {
     }
 }
 
+/// Everything of a file that gives what it has in one read while there is room: a regular file, or a
+/// single record of the kernel's (proc(5); seq_file's single_open). At most `limit` bytes.
+pub fn read_small(fd: BorrowedFd<'_>, limit: usize) -> Result<Vec<u8>> {
+    let mut chunk = [0u8; 16384];
+    let count = read(fd, &mut chunk)?;
+    let mut bytes = chunk.get(..count).unwrap_or_default().to_vec();
+    if count == chunk.len() {
+        bytes.append(&mut read_to_end(fd, limit.saturating_sub(count))?);
+    }
+    if bytes.len() > limit {
+        return Err(Error::new("read", format!("more than {limit} bytes"), libc::EFBIG));
+    }
+    Ok(bytes)
+}
+
 /// The names in a directory, without `.` and `..`.
 pub fn list(dir: BorrowedFd<'_>) -> Result<Vec<std::ffi::CString>> {
     let fd = openat(dir, c".", libc::O_RDONLY | libc::O_DIRECTORY, 0)?;
@@ -351,6 +372,18 @@ pub fn inherited(number: i32) -> Option<BorrowedFd<'static>> {
     }
     // SAFETY: it is open, it was ours at start, and nothing in the program closes it.
     Some(unsafe { BorrowedFd::borrow_raw(number) })
+}
+
+/// One of the descriptors this process was given and what it is of; `None` when it is closed.
+pub fn inherited_stat(number: i32) -> Result<Option<(BorrowedFd<'static>, libc::stat)>> {
+    // SAFETY: if it is open it was so at start, and nothing in the program closes it; if it is not,
+    // fstat(2) says EBADF and nothing else is done with it.
+    let fd = unsafe { BorrowedFd::borrow_raw(number) };
+    match fstat(fd) {
+        Ok(stat) => Ok(Some((fd, stat))),
+        Err(error) if error.errno == libc::EBADF => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// chdir(2).

@@ -223,7 +223,7 @@ pub fn set_dumpable(on: bool) -> Result<()> {
 /// /proc/self/status). A clone ignores the same, and execve leaves it at that.
 pub fn ignored_signals() -> Result<u64> {
     let file = super::fs::open(c"/proc/self/status", libc::O_RDONLY)?;
-    let text = super::fs::read_to_end(std::os::fd::AsFd::as_fd(&file), 1 << 16)?;
+    let text = super::fs::read_small(std::os::fd::AsFd::as_fd(&file), 1 << 16)?;
     let text = String::from_utf8_lossy(&text);
     let mask = text.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
