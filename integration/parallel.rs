@@ -118,16 +118,48 @@ fn row71_execs_while_the_container_is_deleted() {
     require!(root);
     let bundle = Bundle::new();
     let web = bundle.container("web");
-    for _ in 0..5 {
+    let kinds: [&[&str]; 3] = [&[], &["--contain"], &["--die-with-parent", "--timeout", "1h"]];
+    for round in 0..6 {
         web.up();
-        let execs: Vec<Running> =
-            (0..10).map(|_| web.call("exec", &[]).args(&["sleep", "0.01"]).spawn()).collect();
+        let exec = || web.call("exec", kinds[round % 3]).args(&["sleep", "0.01"]).spawn();
+        let execs: Vec<Running> = (0..10).map(|_| exec()).collect();
+        if round >= 3 {
+            web.kill("KILL").ok();
+        }
         web.delete_force().ok();
         for output in all(execs) {
             assert!([0, 128 + 9, 255].contains(&output.code()), "{output}");
         }
         bundle.assert_clean();
     }
+}
+
+/// A probe that meets a pause is refused, or runs when the container is resumed; it is never lost.
+#[test]
+fn execs_while_the_container_is_paused_and_resumed() {
+    require!(root);
+    let bundle = Bundle::new();
+    let web = bundle.container("web");
+    web.up();
+    let exec = |options| web.call("exec", options).args(&["echo", "hi"]).spawn();
+    for _ in 0..8 {
+        let execs: Vec<Running> = (0..4).map(|_| exec(&[])).collect();
+        let contained: Vec<Running> = (0..4).map(|_| exec(&["--contain"])).collect();
+        web.call("pause", &[]).run().ok();
+        let patient = exec(&["--ignore-paused"]);
+        web.call("resume", &[]).run().ok();
+        for output in all(execs.into_iter().chain(contained).collect()) {
+            match output.code() {
+                0 => assert_eq!(output.stdout, "hi\n", "{output}"),
+                _ => drop(output.exits(255).fails_with("cannot exec in a paused container")),
+            }
+        }
+        assert_eq!(patient.wait().ok().stdout, "hi\n");
+    }
+    assert_eq!(
+        web.call("ps", &["--format", "json"]).run().ok().json().as_array().unwrap().len(),
+        1
+    );
 }
 
 /// containerd's cleanup process deletes while the shim does.

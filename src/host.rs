@@ -34,6 +34,15 @@ pub struct Host {
 impl Host {
     /// Asks the kernel.
     pub fn gather() -> Result<Self> {
+        Self::with(crate::cgroup::detect()?)
+    }
+
+    /// All but the cgroup hierarchies: a container that is there knows its own.
+    pub fn for_exec() -> Result<Self> {
+        Self::with(Layout::default())
+    }
+
+    fn with(cgroups: Layout) -> Result<Self> {
         let capabilities = sys::cred::capget()?.permitted;
         let user_namespace = in_user_namespace()?;
         Ok(Self {
@@ -42,7 +51,7 @@ impl Host {
             user_namespace,
             mounts: capabilities & CAP_SYS_ADMIN != 0
                 && (!user_namespace || owns_mount_namespace()?),
-            cgroups: crate::cgroup::detect()?,
+            cgroups,
             last_cap: last_cap()?,
             capabilities,
             apparmor: read_bool(c"/sys/module/apparmor/parameters/enabled"),

@@ -94,6 +94,8 @@ pub struct State {
     pub seccomp_flags: Option<u32>,
     /// The container has a pid namespace of its own, so that all dies with init.
     pub own_pid_namespace: bool,
+    /// The kinds of namespaces that were made for it, as `CLONE_NEW*`.
+    pub new_namespaces: i32,
     /// It has a session keyring of its own, which exec joins.
     pub keyring: bool,
     /// Argument of personality(2), for exec.
@@ -137,6 +139,7 @@ impl State {
             "cgroup": self.cgroup.to_json(),
             "seccompFlags": self.seccomp_flags,
             "ownPidNamespace": self.own_pid_namespace,
+            "newNamespaces": self.new_namespaces,
             "keyring": self.keyring,
             "personality": self.personality,
             "execContained": self.exec_contained,
@@ -176,6 +179,11 @@ impl State {
                 .and_then(Value::as_u64)
                 .and_then(|flags| u32::try_from(flags).ok()),
             own_pid_namespace: flag("ownPidNamespace"),
+            new_namespaces: value
+                .get("newNamespaces")
+                .and_then(Value::as_i64)
+                .and_then(|kinds| i32::try_from(kinds).ok())
+                .unwrap_or(0),
             keyring: flag("keyring"),
             personality: value.get("personality").and_then(Value::as_u64),
             exec_contained: flag("execContained"),

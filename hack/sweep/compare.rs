@@ -257,6 +257,11 @@ pub fn exec_command() -> Vec<String> {
 pub fn exec_lines(place: &Place, id: &str, text: &str) -> Vec<String> {
     let inode =
         |l: &str| l.rsplit_once(":[").map_or_else(|| l.to_string(), |(kind, _)| kind.to_string());
-    let lines = text.lines().map(inode);
+    // The leaf of a contained exec is named after its runtime.
+    let leaf = |l: String| match l.find("onggi-exec-") {
+        Some(at) if l.contains("::/") => format!("{}onggi-exec", &l[..at]),
+        _ => l,
+    };
+    let lines = text.lines().map(inode).map(leaf);
     lines.map(|l| l.replace(id, "ID").replace(&place.prefix, "PREFIX")).collect()
 }

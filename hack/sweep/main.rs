@@ -15,7 +15,7 @@
 //! usable again (every tenth point, with --recreate every point). If the command returned 0 all
 //! the same, the container must be identical to an undisturbed one.
 //!
-//! Verbs: create run start state exec update pause resume kill delete delete-force (update needs
+//! Verbs: create run start state exec exec-contained update pause resume kill delete delete-force (update needs
 //! the pids controller). "init died later, said so" counts runs that returned 0 although a call of
 //! the waiting init failed or the init was killed: `state` says stopped, so that is not a lie.
 //! --cgroup v2 (or --cgroup2) puts a fresh cgroup2 mount over /sys/fs/cgroup, v1 hides the unified

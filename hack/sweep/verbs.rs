@@ -45,6 +45,7 @@ const VERBS: &[Verb] = &[
     Verb { name: "start", before: Stage::Created, check: Check::Running, args: &["start", "@ID@"] },
     Verb { name: "state", before: Stage::Running, check: Check::Alive, args: &["state", "@ID@"] },
     Verb { name: "exec", before: Stage::Running, check: Check::Output, args: &["exec", "@ID@"] },
+    Verb { name: "exec-contained", before: Stage::Running, check: Check::Output, args: &["exec", "--timeout", "1h", "--die-with-parent", "@ID@"] },
     Verb { name: "update", before: Stage::Running, check: Check::Alive, args: &["update", "--pids-limit", "64", "@ID@"] },
     Verb { name: "pause", before: Stage::Running, check: Check::Alive, args: &["pause", "@ID@"] },
     Verb { name: "resume", before: Stage::Paused, check: Check::Running, args: &["resume", "@ID@"] },

@@ -171,7 +171,15 @@ impl Group {
     /// # Errors
     /// When a hierarchy is no longer mounted where it was, or cannot be opened.
     pub fn open(record: &Record) -> Result<Option<Self>> {
-        Self::open_some(record, &mut Mounts::default(), |_| true)
+        Self::open_in(record, &mut Mounts::default())
+    }
+
+    /// The same with mount points that have been opened before.
+    ///
+    /// # Errors
+    /// As [`Group::open`].
+    pub fn open_in(record: &Record, mounts: &mut Mounts) -> Result<Option<Self>> {
+        Self::open_some(record, mounts, |_| true)
     }
 
     /// Opens only what [`Group::frozen`] and [`Group::freeze`] need: `state` is asked for often.

@@ -13,7 +13,7 @@ use super::dir::{self, Dir};
 use super::group::Group;
 use super::remove::Leaf;
 use super::walk;
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Error, NOT_RUNNING, Result};
 use crate::sys::{self, fs};
 
 /// What such names begin with; then comes who made it.
@@ -46,7 +46,12 @@ impl Group {
         let c_name = sys::cstr("mkdir", &name)?;
         let named =
             |error: sys::Error| Error::at(Code::E_EXEC_CONTAIN, "a cgroup of its own")(error);
-        fs::mkdirat(place.as_fd(), &c_name, 0o755).map_err(named)?;
+        match fs::mkdirat(place.as_fd(), &c_name, 0o755) {
+            Err(error) if dir::is_gone(&error) => {
+                return Err(Error::text(Code::E_NOT_RUNNING, NOT_RUNNING));
+            }
+            made => made.map_err(named)?,
+        }
         let opened = open(place, c_name.clone());
         let entered = dir::open_below(place.as_fd(), &name, libc::O_RDONLY).map_err(named);
         match (opened, entered) {

@@ -7,7 +7,7 @@ use clap::ArgMatches;
 use oci_spec::runtime::Process;
 
 use super::{Globals, args};
-use crate::cgroup::SubCgroup;
+use crate::cgroup::{Group, Mounts, SubCgroup};
 use crate::container::{Container, Status};
 use crate::error::{Code, Error, Finding, Findings, Result};
 use crate::foreground::Foreground;
@@ -15,7 +15,7 @@ use crate::host::Host;
 use crate::plan::exec::{ExecPlan, Kept, Overrides};
 use crate::plan::listener::Listener;
 use crate::plan::memory_policy::MemoryPolicy;
-use crate::spawn::exec::{Contain, Deadline, Request};
+use crate::spawn::exec::{Contain, Deadline, Entry, Request};
 use crate::{bundle, plan, seccomp, spawn, state, sys};
 
 /// Largest kept filter, in bytes: 4096 instructions of 8.
@@ -25,23 +25,12 @@ const FILTER_MAX: usize = 4096 * 8;
 pub fn exec(globals: &Globals, matches: &ArgMatches) -> anyhow::Result<u8> {
     let id = args::optional_id(matches).unwrap_or_default();
     let container = Container::open(&globals.root, &id)?;
-    let refuse = |text: &str| Error::text(Code::E_STATUS, text);
-    match container.status()? {
-        Status::Stopped => return Err(refuse("cannot exec in a stopped container").into()),
-        Status::Creating => {
-            return Err(refuse("cannot exec in a container that is being created").into());
-        }
-        Status::Paused if !args::is_on(matches, "ignore-paused") => {
-            let text = "cannot exec in a paused container (use --ignore-paused to override)";
-            return Err(refuse(text).into());
-        }
-        _ => {}
-    }
+    let entry = enter(matches, &container)?;
     let detach = args::is_on(matches, "detach");
     let (contain, deadline) = containment(matches, &container, detach)?;
     let (mut exec_plan, warnings) = read_and_plan(matches, &container)?;
     globals.log.warn(warnings);
-    if !detach {
+    if exec_plan.process.terminal && !detach {
         exec_plan.process.size_as(Foreground::terminal_size());
     }
     terminal(&exec_plan, matches, detach)?;
@@ -56,7 +45,7 @@ pub fn exec(globals: &Globals, matches: &ArgMatches) -> anyhow::Result<u8> {
         extra_env: super::create::listen_env(),
     };
     let foreground = if detach { None } else { Some(Foreground::begin()?) };
-    let (created, contained) = spawn::exec::exec(&container, &exec_plan, &request)?;
+    let (created, contained) = spawn::exec::exec(&container, entry, &exec_plan, &request)?;
     globals.log.tell();
     let Some(foreground) = foreground else { return Ok(0) };
     let exit = foreground.wait_until(&created, deadline.map(|deadline| deadline.end));
@@ -69,6 +58,23 @@ pub fn exec(globals: &Globals, matches: &ArgMatches) -> anyhow::Result<u8> {
             Err(deadline.error().into())
         }
         (None, None) => Ok(1),
+    }
+}
+
+/// What is to be entered, if the container is in a state for it.
+fn enter(matches: &ArgMatches, container: &Container) -> Result<Entry> {
+    let mut mounts = Mounts::default();
+    let look = container.look(&mut mounts)?;
+    let refuse = |text: &str| Err(Error::text(Code::E_STATUS, text));
+    match (look.status, look.init) {
+        (Status::Stopped, _) | (_, None) => refuse("cannot exec in a stopped container"),
+        (Status::Creating, _) => refuse("cannot exec in a container that is being created"),
+        (Status::Paused, _) if !args::is_on(matches, "ignore-paused") => {
+            refuse("cannot exec in a paused container (use --ignore-paused to override)")
+        }
+        (_, Some(init)) => {
+            Ok(Entry { init, group: Group::open_in(&container.state.cgroup, &mut mounts)? })
+        }
     }
 }
 
@@ -131,7 +137,7 @@ fn terminal(plan: &ExecPlan, matches: &ArgMatches, detach: bool) -> Result<()> {
 }
 
 fn read_and_plan(matches: &ArgMatches, container: &Container) -> Result<(ExecPlan, Vec<Finding>)> {
-    let host = Host::gather()?;
+    let host = Host::for_exec()?;
     let seccomp = filter(container)?;
     let notified = seccomp.as_ref().is_some_and(|program| program.notify);
     let policy = container.state.memory_policy.clone();

@@ -8,6 +8,10 @@ use crate::cgroup::{ExecLeaf, Group};
 use crate::error::{Code, Error, Result};
 use crate::{state, sys};
 
+/// The watcher's word, and the runtime's.
+const READY: &[u8] = b"r";
+const DISMISSED: &[u8] = b"d";
+
 /// The containment of one exec.
 #[derive(Debug)]
 pub struct Contained {
@@ -18,7 +22,7 @@ pub struct Contained {
 /// A process that outlives us by the moment it takes to kill the tree.
 #[derive(Debug)]
 struct Watcher {
-    /// A byte dismisses it; the end of file is our death.
+    /// [`DISMISSED`] dismisses it; the end of file is our death.
     line: OwnedFd,
     child: sys::process::Child,
 }
@@ -75,7 +79,7 @@ impl Contained {
 
 impl Watcher {
     fn dismiss(self) -> Result<()> {
-        match sys::fs::write(self.line.as_fd(), b"0") {
+        match sys::fs::write(self.line.as_fd(), DISMISSED) {
             Ok(_) => {}
             // Somebody has killed it.
             Err(error) if error.errno == libc::EPIPE => {}
@@ -87,25 +91,40 @@ impl Watcher {
 }
 
 /// Starts the watcher: a clone in a session of its own, which has nothing but the leaf and what it
-/// watches, so that nobody waits for it to close anything.
+/// watches, so that nobody waits for it to close anything. Returns when it watches.
 fn watch(leaf: &ExecLeaf, caller: &OwnedFd) -> Result<Watcher> {
-    let (theirs, line) = sys::fs::pipe()?;
+    let (line, theirs) = sys::socket::seqpacket_pair()?;
     let Some(child) = sys::process::clone3(0, None)? else {
-        let watched = alone(leaf, caller, &theirs).and_then(|()| {
-            let ends = [(theirs.as_fd(), libc::POLLIN), (caller.as_fd(), libc::POLLIN)];
-            loop {
-                match sys::fs::poll(&ends, -1) {
-                    Err(error) if error.errno == libc::EINTR => {}
-                    result => break result,
-                }
-            }
-        });
-        let dismissed = matches!(watched.as_deref(), Ok([events, _]) if events & libc::POLLIN != 0);
-        // Also when it cannot watch: better no process than one that nobody ends.
-        let ended = dismissed || leaf.end(UNDO_DEADLINE).is_ok();
+        let ready =
+            alone(leaf, caller, &theirs).and_then(|()| sys::fs::write(theirs.as_fd(), READY));
+        if ready.is_err() {
+            sys::process::exit_now(1);
+        }
+        let ended = is_dismissed(caller, &theirs) || leaf.end(UNDO_DEADLINE).is_ok();
         sys::process::exit_now(i32::from(!ended))
     };
-    Ok(Watcher { line, child })
+    drop(theirs);
+    match sys::fs::read(line.as_fd(), &mut [0; 1]) {
+        Ok(1) => Ok(Watcher { line, child }),
+        read => {
+            let cause = read.map_or_else(|error| error.to_string(), |_| "has ended".to_owned());
+            let text = format!("the watcher of --die-with-parent: {cause}");
+            Err(super::also(Error::text(Code::E_EXEC_CONTAIN, text), end_child(&child)))
+        }
+    }
+}
+
+/// Waits for the runtime to say that all is over. If it or the caller ends before, or if that cannot be
+/// waited for, the answer is no: better no process than one that nobody ends.
+fn is_dismissed(caller: &OwnedFd, line: &OwnedFd) -> bool {
+    let ends = [(line.as_fd(), libc::POLLIN), (caller.as_fd(), libc::POLLIN)];
+    loop {
+        match sys::fs::poll(&ends, -1).as_deref() {
+            Err(error) if error.errno == libc::EINTR => {}
+            Ok([0, _]) | Err(_) => return false,
+            Ok(_) => return matches!(sys::fs::read(line.as_fd(), &mut [0; 1]), Ok(1)),
+        }
+    }
 }
 
 /// Leaves the caller's session, signals and descriptors.

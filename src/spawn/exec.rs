@@ -42,6 +42,15 @@ pub struct Request {
     pub extra_env: Vec<String>,
 }
 
+/// What is entered.
+#[derive(Debug)]
+pub struct Entry {
+    /// The container's init.
+    pub init: OwnedFd,
+    /// Its cgroup, if it has one.
+    pub group: Option<Group>,
+}
+
 /// How a process is contained.
 #[derive(Debug, Default)]
 pub struct Contain {
@@ -76,13 +85,12 @@ impl Deadline {
 /// Runs the planned process in the container; returns once it is the program.
 pub fn exec(
     container: &Container,
+    entry: Entry,
     plan: &ExecPlan,
     request: &Request,
 ) -> Result<(Created, Option<Contained>)> {
-    let init = container
-        .init()?
-        .ok_or_else(|| Error::text(Code::E_STATUS, "cannot exec in a stopped container"))?;
-    let mut group = place(container, request)?;
+    let Entry { init, group } = entry;
+    let mut group = place(group, request)?;
     let contained = match &request.contain {
         Some(contain) => Some(contain::contain(group.as_mut(), contain.caller.as_ref())?),
         None => None,
@@ -105,7 +113,7 @@ fn enter(
     (group, contained): (Option<&Group>, Option<&Contained>),
 ) -> Result<Created> {
     let pid = container.pid();
-    let mask = foreign_namespaces(pid)?;
+    let mask = foreign_namespaces(pid, container.state.new_namespaces)?;
     let root = if container.state.chroot { Some(root_of(pid)?) } else { None };
     let agent = agent(container, plan)?;
     let (socket, theirs) = sys::socket::seqpacket_pair()?;
@@ -148,10 +156,14 @@ fn enter(
 }
 
 /// The `CLONE_NEW*` kinds in which the container's init differs from us; user namespaces compare too,
-/// because joining one's own is refused by the kernel.
-fn foreign_namespaces(pid: i32) -> Result<i32> {
-    let mut mask = 0;
+/// because joining one's own is refused by the kernel. `new` are those that the container got for itself;
+/// of the others only a look can tell.
+fn foreign_namespaces(pid: i32, new: i32) -> Result<i32> {
+    let mut mask = new & !libc::CLONE_NEWUSER;
     for kind in KINDS {
+        if mask & kind.flag() != 0 {
+            continue;
+        }
         let file = format!("/proc/{pid}/ns/{}", kind.file());
         let theirs = match sys::fs::statat(sys::fs::CWD, &sys::cstr("stat", file)?, 0) {
             Ok(stat) => stat,
@@ -184,8 +196,7 @@ fn agent(container: &Container, plan: &ExecPlan) -> Result<Option<(Agent, Value)
 }
 
 /// The cgroups to enter.
-fn place(container: &Container, request: &Request) -> Result<Option<Group>> {
-    let group = container.cgroup()?;
+fn place(group: Option<Group>, request: &Request) -> Result<Option<Group>> {
     if request.sub_cgroups.is_empty() {
         return Ok(group);
     }
@@ -228,8 +239,10 @@ fn clone(
         (result, _) => result,
     };
     let cloned = match cloned {
-        // The pid namespace's init has died.
-        Err(error) if error.errno == libc::ENOMEM && in_pid_namespace => {
+        // The pid namespace's init has died, or the cgroup has been removed.
+        Err(error)
+            if (error.errno == libc::ENOMEM && in_pid_namespace) || error.errno == libc::ENODEV =>
+        {
             return Err(Error::text(Code::E_NOT_RUNNING, NOT_RUNNING));
         }
         result => result?,

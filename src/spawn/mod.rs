@@ -169,6 +169,7 @@ impl<'a> Making<'a> {
             created: String::new(),
             cgroup: plan.cgroup.record(&host.cgroups),
             seccomp_flags: plan.seccomp.as_ref().map(|program| program.flags),
+            new_namespaces: plan.namespaces.new.iter().fold(0, |all, kind| all | kind.flag()),
             own_pid_namespace: plan.namespaces.is_new(Kind::Pid),
             keyring: plan.keyring,
             personality: plan.process.as_ref().and_then(|process| process.personality),
