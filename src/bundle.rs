@@ -1,6 +1,8 @@
 //! config.json and process.json: read once, bounded, and turned into the spec's types with a JSON
 //! pointer for everything that does not fit.
 
+mod locate;
+
 use std::fmt;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -82,12 +84,9 @@ pub fn config(bytes: &[u8]) -> Result<(Config, Vec<Finding>)> {
     Ok((config, warnings))
 }
 
-/// The types' own opinion, with the path of the first member that does not fit. One instance of this
-/// serves both ways of parsing: a second would cost a third of a megabyte.
-fn typed<T: DeserializeOwned>(
-    bytes: &[u8],
-) -> std::result::Result<T, serde_path_to_error::Error<serde_json::Error>> {
-    serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_slice(bytes))
+/// The types' own opinion, with the place of the first member that does not fit.
+fn typed<T: DeserializeOwned>(bytes: &[u8]) -> serde_json::Result<T> {
+    serde_json::from_slice(bytes)
 }
 
 /// Rejects what no field of the spec can mean: wrong syntax, trailing text, duplicate names, too deep
@@ -207,11 +206,12 @@ fn parse_slowly<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, Vec<Finding>)> 
     let mut findings = Findings { warnings: repair(&mut value), ..Findings::default() };
     let mut gone: Vec<(String, usize)> = Vec::new();
     loop {
-        let error = match typed::<T>(value.to_string().as_bytes()) {
+        let document = value.to_string();
+        let error = match typed::<T>(document.as_bytes()) {
             Ok(spec) => return findings.finish().map(|warnings| (spec, warnings)),
             Err(error) => error,
         };
-        let here = pointer_of(error.path());
+        let here = locate::pointer_at(document.as_bytes(), error.line(), error.column());
         let pointer = as_given(&here, &gone);
         let below = format!("{pointer}/");
         // What is wrong only because an offender was taken out is not worth telling.
@@ -220,7 +220,7 @@ fn parse_slowly<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, Vec<Finding>)> 
             .iter()
             .any(|problem| problem.pointer == pointer || problem.pointer.starts_with(&below));
         if !told {
-            let text = without_position(&error.inner().to_string());
+            let text = without_position(&error.to_string());
             findings.problem(Code::E_TYPE, pointer, text);
         }
         // Take the offender out and look for the next.
@@ -253,20 +253,6 @@ fn as_given(pointer: &str, gone: &[(String, usize)]) -> String {
 /// serde_json's message without its line and column, which are those of a repaired copy.
 fn without_position(text: &str) -> String {
     text.split(" at line ").next().unwrap_or_default().to_owned()
-}
-
-/// Serde's path as a JSON pointer.
-fn pointer_of(path: &serde_path_to_error::Path) -> String {
-    use serde_path_to_error::Segment;
-    let mut pointer = String::new();
-    for segment in path {
-        match segment {
-            Segment::Seq { index } => pointer.push_str(&format!("/{index}")),
-            Segment::Map { key } => pointer.push_str(&format!("/{}", crate::error::escape(key))),
-            Segment::Enum { .. } | Segment::Unknown => {}
-        }
-    }
-    pointer
 }
 
 /// Takes a member or an item out; of an item its place in the document as given is kept in `gone`.
