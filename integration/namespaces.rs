@@ -324,29 +324,6 @@ fn unknown_namespace_type_is_an_error_with_its_pointer() {
     refused_at(&bundle, &[&format!("{}/type", last_pointer(&bundle))]);
 }
 
-/// Not in this version: one clear error, never a container without its user namespace.
-#[test]
-fn user_namespace_is_refused_with_its_pointer() {
-    require!(root);
-    let map = json!([{ "containerID": 0, "hostID": 100_000, "size": 65536 }]);
-    let bundle = Bundle::with(|config| {
-        config.set("/linux/uidMappings", map.clone()).set("/linux/gidMappings", map);
-        config.push("/linux/namespaces", json!({ "type": "user" }))
-    });
-    let output = refused_at(&bundle, &[&last_pointer(&bundle)]);
-    output.fails_with("user namespaces are not supported");
-}
-
-#[test]
-fn time_offsets_are_refused_with_their_pointer() {
-    require!(root);
-    let bundle = Bundle::with(|config| {
-        new_namespace(config, "time");
-        config.set("/linux/timeOffsets", json!({ "monotonic": { "secs": 3600, "nanosecs": 0 } }))
-    });
-    refused_at(&bundle, &["/linux/timeOffsets"]).fails_with("not supported");
-}
-
 /// What a Kubernetes pod is: a pause container, and others in its namespaces.
 #[test]
 fn pod_members_share_network_ipc_uts_and_pid_and_see_each_other() {

@@ -179,7 +179,7 @@ codes! {
     E_NAMESPACE_HOST Config ""
     /// The kernel refuses to make or to enter a namespace.
     E_NAMESPACE Host ""
-    /// A range of ids is empty, too long, or overlaps another.
+    /// A range of ids is empty, too long, or overlaps another; or an id of the process is in none.
     E_ID_MAPPING_VALUE Config ""
     /// The ids cannot be mapped: not the caller's, or newuidmap refuses.
     E_ID_MAPPING Host "the caller's ranges are in /etc/subuid and /etc/subgid"
@@ -189,6 +189,8 @@ codes! {
     E_NET_DEVICE_NAME Config ""
     /// A network device is missing, or cannot be moved to the container.
     E_NET_DEVICE Host "the caller needs CAP_NET_ADMIN over both network namespaces"
+    /// A clock's offset is of no such clock, or not in the kernel's range.
+    E_TIME_OFFSET Config ""
     /// A device node is described wrongly.
     E_DEVICE Config ""
     /// A device node cannot be made, or something else is in its place.

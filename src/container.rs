@@ -95,11 +95,16 @@ pub fn make_root(root: &Path) -> Result<OwnedFd> {
     if let Some(dir) = open_root(root)? {
         return Ok(dir);
     }
+    // A user's runtime directory is cleaned of what is old, but not of what is sticky (XDG base
+    // directories; runc does so, too).
+    let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty());
+    let sticky = runtime_dir.is_some_and(|dir| root.starts_with(dir));
     let mut parents: Vec<&Path> = root.ancestors().collect();
     parents.reverse();
     for parent in parents {
         let name = sys::cstr("mkdir", parent.as_os_str().as_bytes())?;
-        match sys::fs::mkdirat(sys::fs::CWD, &name, 0o700) {
+        let mode = if sticky && parent == root { 0o1700 } else { 0o700 };
+        match sys::fs::mkdirat(sys::fs::CWD, &name, mode) {
             Ok(()) => {}
             // It was there, or somebody was faster.
             Err(error) if error.errno == libc::EEXIST => {}

@@ -32,6 +32,15 @@ pub struct Host {
 }
 
 impl Host {
+    /// The same host for a process in a user namespace of its own, if `user`: it has every capability
+    /// there, whatever its maker has.
+    #[must_use]
+    pub fn inside(&self, user: bool) -> Self {
+        let all = 1 << (self.last_cap + 1);
+        let capabilities = if user { all - 1 } else { self.capabilities };
+        Self { capabilities, ..self.clone() }
+    }
+
     /// Asks the kernel.
     pub fn gather() -> Result<Self> {
         Self::with(crate::cgroup::detect()?)

@@ -20,7 +20,7 @@ pub struct Bundle {
 const APPLETS: [&str; 8] = ["sleep", "sh", "cat", "grep", "readlink", "hostname", "env", "true"];
 
 /// Makes rootfs, bind sources, a hook program and the config template.
-pub fn make(place: &Place, busybox: &Path) -> Result<Bundle> {
+pub fn make(place: &Place, busybox: &Path, userns: bool) -> Result<Bundle> {
     let dir = place.dir.join("bundle");
     let rootfs = dir.join("rootfs");
     for d in ["bin", "etc", "proc", "dev", "sys", "tmp", "data"] {
@@ -37,7 +37,11 @@ pub fn make(place: &Place, busybox: &Path) -> Result<Bundle> {
     for applet in APPLETS {
         std::os::unix::fs::symlink("busybox", rootfs.join("bin").join(applet))?;
     }
-    let template = serde_json::to_string(&config(place))?;
+    let mut config = config(place);
+    if userns {
+        map_ids(&mut config, &rootfs)?;
+    }
+    let template = serde_json::to_string(&config)?;
     Ok(Bundle { dir, payload, template })
 }
 
@@ -68,6 +72,28 @@ fn config(place: &Place) -> Value {
             "readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"],
         },
     })
+}
+
+/// A user namespace, and the rootfs given to its root.
+fn map_ids(config: &mut Value, rootfs: &Path) -> Result<()> {
+    const FIRST: u32 = 100_000;
+    let map = json!([{ "containerID": 0, "hostID": FIRST, "size": 65536 }]);
+    let linux = &mut config["linux"];
+    linux["uidMappings"] = map.clone();
+    linux["gidMappings"] = map;
+    if let Some(list) = linux["namespaces"].as_array_mut() {
+        list.push(json!({ "type": "user" }));
+    }
+    let mut all = vec![rootfs.to_path_buf()];
+    while let Some(path) = all.pop() {
+        std::os::unix::fs::lchown(&path, Some(FIRST), Some(FIRST))?;
+        if path.is_dir() && !path.is_symlink() {
+            for entry in fs::read_dir(&path)? {
+                all.push(entry?.path());
+            }
+        }
+    }
+    Ok(())
 }
 
 fn process() -> Value {

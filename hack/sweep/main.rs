@@ -2,7 +2,7 @@
 //!
 //!     sweep [--runtime PATH] [--verb create] [--mode fail|kill|kill-task|both|all]
 //!           [--errnos usual,ENOMEM,EPERM,...] [--every K] [--sample N [--seed S]] [--from N] [--to N]
-//!           [--cgroup host|v1|v2] [--cgroup2] [--recreate] [--busybox PATH] [--verbose]
+//!           [--userns] [--cgroup host|v1|v2] [--cgroup2] [--recreate] [--busybox PATH] [--verbose]
 //!
 //! One run counts the system calls of the whole process tree (the runtime, its children, hooks and
 //! the container's init up to the payload; memory, signal and thread housekeeping left out). Then
@@ -18,6 +18,7 @@
 //! Verbs: create run start state exec exec-contained update pause resume kill delete delete-force (update needs
 //! the pids controller). "init died later, said so" counts runs that returned 0 although a call of
 //! the waiting init failed or the init was killed: `state` says stopped, so that is not a lie.
+//! --userns gives the container a user namespace whose ids are 100000 and on.
 //! --cgroup v2 (or --cgroup2) puts a fresh cgroup2 mount over /sys/fs/cgroup, v1 hides the unified
 //! hierarchy of a hybrid host; both in a private mount namespace. Needs root and a static busybox.
 //! Prints bad points (with --verbose all), a table and `N passed, N failed`; exit status 1 if any failed.
@@ -71,6 +72,7 @@ struct Args {
     seed: u64,
     from: u64,
     to: u64,
+    userns: bool,
     cgroup: Cgroup,
     recreate: bool,
     busybox: PathBuf,
@@ -99,6 +101,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Args> {
         seed: 1,
         from: 1,
         to: u64::MAX,
+        userns: false,
         cgroup: Cgroup::Host,
         recreate: false,
         busybox: "/bin/busybox".into(),
@@ -117,6 +120,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Args> {
             "--from" => args.from = value()?.parse::<u64>()?.max(1),
             "--to" => args.to = value()?.parse()?,
             "--cgroup" => args.cgroup = value()?.parse()?,
+            "--userns" => args.userns = true,
             "--cgroup2" => args.cgroup = Cgroup::V2,
             "--recreate" => args.recreate = true,
             "--busybox" => args.busybox = value()?.into(),
@@ -175,7 +179,7 @@ fn acts(args: &Args, mode: &str) -> Vec<Act> {
 }
 
 fn sweep(place: &Place, args: &Args) -> Result<i32> {
-    let bundle = bundle::make(place, &args.busybox)?;
+    let bundle = bundle::make(place, &args.busybox, args.userns)?;
     let runtime = runtime::Runtime::new(place, &args.runtime, bundle)?;
     warm_up(&runtime)?;
     let host = host::Host::baseline(place)?;

@@ -59,6 +59,12 @@ impl Group {
 
     fn build(&mut self, placement: &Placement, layout: &Layout) -> Result<()> {
         for place in self.record.places.clone() {
+            let own = layout.v2.as_ref().map(|v2| v2.self_path.as_str());
+            if let (true, true, Some(own)) = (placement.optional, place.is_v2(), own) {
+                if !v2::may_enter(&place, own)? {
+                    continue;
+                }
+            }
             match dir::make(&place, &mut self.made) {
                 Ok(dir) => self.dirs.push(dir),
                 Err(error) if placement.optional && is_refusal(&error) => {}
@@ -109,6 +115,22 @@ impl Group {
             Ok(()) => error,
             Err(left) => error.and(left),
         })
+    }
+
+    /// Makes a user of the host its owner, so that the container's processes can make cgroups below:
+    /// on pure v2 hosts only. Without rights to do so (`optional`) it stays as it is.
+    ///
+    /// # Errors
+    /// Names the file.
+    pub fn give_to(&self, uid: u32, optional: bool) -> Result<()> {
+        let [dir] = self.dirs.as_slice() else { return Ok(()) };
+        if !dir.place.is_v2() {
+            return Ok(());
+        }
+        match v2::give_to(dir, uid) {
+            Err(error) if optional && error.errno == libc::EPERM => Ok(()),
+            result => result.map_err(Error::at(Code::E_CGROUP, dir.place.dir())),
+        }
     }
 
     /// Does the writes that would have hindered clone3, after it and before Go.

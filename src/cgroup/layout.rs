@@ -4,6 +4,8 @@
 //! `/proc/self/mountinfo`, which grows with the number of mounts (1 ms per thousand); only where
 //! `/sys/fs/cgroup` is no cgroup2 is it read, once.
 
+use super::plan::Manager;
+use super::record::{Place, Record};
 use crate::error::{Code, Error, Result};
 use crate::sys::{self, fs};
 
@@ -49,6 +51,26 @@ pub(super) enum Side {
 }
 
 impl Layout {
+    /// The runtime's own cgroups: those of a container that gets none.
+    #[must_use]
+    pub fn own(&self) -> Record {
+        let place = |controllers: String, mount: &str, path: &str| Place {
+            controllers,
+            mount: mount.to_owned(),
+            path: path.trim_matches('/').to_owned(),
+            inode: None,
+        };
+        let v1 =
+            self.v1.iter().map(|one| place(one.controllers.join(","), &one.mount, &one.self_path));
+        let v2 = self.v2.iter().map(|v2| place(String::new(), &v2.mount, &v2.self_path));
+        Record {
+            manager: Manager::Disabled,
+            owned: false,
+            unit: None,
+            places: v1.chain(v2).collect(),
+        }
+    }
+
     /// Where a controller is: a controller is bound to a v1 hierarchy or to v2, never to both.
     pub(super) fn side(&self, controller: &str) -> Option<Side> {
         if self.v1.iter().any(|hierarchy| hierarchy.controllers.iter().any(|has| has == controller))

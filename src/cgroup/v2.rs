@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
 use super::dir::{self, Dir};
+use super::record::Place;
 use crate::error::{Error, Result};
 use crate::sys::{self, fs};
 
@@ -61,6 +62,42 @@ fn pass_down(
     for name in &add {
         if let Err(error) = dir::write(dir, c"cgroup.subtree_control", name) {
             refusals.push((name.trim_start_matches('+').to_owned(), error));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a child of ours may be put into a cgroup: that takes the right to write `cgroup.procs` of
+/// the common ancestor of that one and our own (cgroups(7), "Delegation containment").
+pub(super) fn may_enter(place: &Place, own: &str) -> Result<bool> {
+    let own = own.split('/').filter(|name| !name.is_empty());
+    let common = own.zip(place.path.split('/')).take_while(|(own, name)| own == name);
+    let file: String = common.map(|(name, _)| format!("{name}/")).collect();
+    let file = sys::cstr("openat2", file + "cgroup.procs")?;
+    let mount = dir::open_mount(place)?;
+    match fs::openat2(mount.as_fd(), &file, libc::O_WRONLY, 0, fs::BENEATH) {
+        Ok(_) => Ok(true),
+        Err(error) if matches!(error.errno, libc::EACCES | libc::EPERM | libc::EROFS) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Gives a cgroup to the user that the container is for: the directory, and the files that the kernel
+/// says may be delegated (config-linux.md, "Cgroup ownership").
+pub(super) fn give_to(dir: &Dir, uid: u32) -> sys::Result<()> {
+    const DELEGATE: &str = "cgroup.procs cgroup.subtree_control cgroup.threads";
+    let list = match fs::open(c"/sys/kernel/cgroup/delegate", libc::O_RDONLY) {
+        Ok(file) => String::from_utf8_lossy(&fs::read_to_end(file.as_fd(), 4096)?).into_owned(),
+        // Before Linux 4.15.
+        Err(error) if error.errno == libc::ENOENT => DELEGATE.to_owned(),
+        Err(error) => return Err(error),
+    };
+    fs::fchown(dir.as_fd(), uid, u32::MAX)?;
+    for name in list.split_ascii_whitespace() {
+        match fs::lchownat(dir.as_fd(), &sys::cstr("fchownat", name)?, uid, u32::MAX) {
+            // Of a controller that is not enabled here.
+            Err(error) if error.errno == libc::ENOENT => {}
+            result => result?,
         }
     }
     Ok(())

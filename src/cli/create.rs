@@ -10,7 +10,7 @@ use super::{Globals, args};
 use crate::container::{Container, Status};
 use crate::error::{Code, Error, Finding, NOT_RUNNING, Result};
 use crate::foreground::Foreground;
-use crate::host::Host;
+use crate::host::{CAP_SYS_ADMIN, Host};
 use crate::plan::{self, Options, Plan};
 use crate::sd_notify::{self, Proxy};
 use crate::spawn::protocol::Failure;
@@ -109,7 +109,8 @@ fn read_and_plan(globals: &Globals, matches: &ArgMatches, detach: bool) -> Resul
             manager: globals.manager,
             no_mknod: false,
             // Whoever may administer the host must not lose device rules to a flag.
-            rootless: globals.rootless && host.capabilities & 1 << 21 == 0,
+            rootless: globals.rootless
+                && (host.user_namespace || host.capabilities & CAP_SYS_ADMIN == 0),
             user: host.euid != 0,
             uid: host.euid,
         },

@@ -137,7 +137,8 @@ fn terminal(plan: &ExecPlan, matches: &ArgMatches, detach: bool) -> Result<()> {
 }
 
 fn read_and_plan(matches: &ArgMatches, container: &Container) -> Result<(ExecPlan, Vec<Finding>)> {
-    let host = Host::for_exec()?;
+    let user = spawn::exec::has_user_namespace(container.pid())?;
+    let host = Host::for_exec()?.inside(user);
     let seccomp = filter(container)?;
     let notified = seccomp.as_ref().is_some_and(|program| program.notify);
     let policy = container.state.memory_policy.clone();

@@ -18,8 +18,7 @@ pub fn features() -> anyhow::Result<u8> {
 /// The document of features.md, spec 1.3: only what is implemented.
 fn document() -> Value {
     let mount_options: Vec<&str> = options::TABLE.iter().map(|(name, _)| *name).collect();
-    let namespaces: Vec<&str> =
-        KINDS.iter().filter(|kind| **kind != Kind::User).map(|kind| kind.name()).collect();
+    let namespaces = KINDS.map(Kind::name);
     json!({
         "ociVersionMin": OCI_VERSION_MIN,
         "ociVersionMax": OCI_VERSION_MAX,

@@ -156,7 +156,7 @@ fn globals(matches: &ArgMatches, sub: &ArgMatches) -> Result<Globals> {
     };
     let euid = nix::unistd::geteuid().as_raw();
     let rootless = match text("rootless").as_deref() {
-        None | Some("auto") => euid != 0,
+        None | Some("auto") => euid != 0 || in_user_namespace(),
         Some("true") => true,
         Some("false") => false,
         Some(other) => {
@@ -179,10 +179,21 @@ fn globals(matches: &ArgMatches, sub: &ArgMatches) -> Result<Globals> {
 /// `/run/onggi`, or below the user's runtime directory; an empty variable counts as unset (podman).
 fn default_root(euid: u32) -> PathBuf {
     let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty());
+    // Root of a user namespace is a user without rights to the host, unless it says that it is root
+    // (runc's rule: podman and buildah rely on it).
+    let user = || {
+        euid != 0
+            || (std::env::var_os("USER").is_none_or(|user| user != "root") && in_user_namespace())
+    };
     match runtime_dir {
-        Some(dir) if euid != 0 => PathBuf::from(dir).join("onggi"),
+        Some(dir) if user() => PathBuf::from(dir).join("onggi"),
         _ => PathBuf::from("/run/onggi"),
     }
+}
+
+/// Where /proc cannot be read nothing of all this will work; the command says so.
+fn in_user_namespace() -> bool {
+    crate::host::in_user_namespace().unwrap_or(false)
 }
 
 /// Writes to stdout; a reader that has gone away is no error of ours to explain.

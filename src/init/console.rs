@@ -77,14 +77,19 @@ pub fn stdio(child: &mut Child<'_>) -> Result<()> {
             sys::fs::dup_to(tty.as_fd(), number, false)?;
         }
     }
+    own_stdio(process.uid)
+}
+
+/// Makes a user the owner of descriptors 0 to 2.
+pub fn own_stdio(uid: u32) -> Result<()> {
     for number in 0..3 {
         let Some((fd, stat)) = sys::fs::inherited_stat(number)? else { continue };
         let null =
             stat.st_mode & libc::S_IFMT == libc::S_IFCHR && stat.st_rdev == libc::makedev(1, 3);
-        if null || stat.st_uid == process.uid {
+        if null || stat.st_uid == uid {
             continue;
         }
-        match sys::fs::fchown(fd, process.uid, u32::MAX) {
+        match sys::fs::fchown(fd, uid, u32::MAX) {
             // Somebody else's file, a read-only filesystem, an id that is not mapped, or a kind of
             // file that has no owner: then it stays as it is.
             Err(error)

@@ -12,6 +12,9 @@ pub fn make(child: &mut Child<'_>, index: usize) -> Result<()> {
     let last = child.work.device_dir.take();
     let create = child.create()?;
     let Some(device) = create.plan.devices.get(index) else { return Ok(()) };
+    if device.bind {
+        return bind(child, index, device);
+    }
     // Most are in /dev: it is looked up once.
     let (above, name) = resolve::split(&device.path)?;
     let parent = match last {
@@ -36,6 +39,22 @@ pub fn make(child: &mut Child<'_>, index: usize) -> Result<()> {
         leave_open([node]);
     }
     child.work.device_dir = Some((above.to_owned(), parent));
+    Ok(())
+}
+
+/// The host's node in the place of one that cannot be made in a user namespace.
+fn bind(child: &Child<'_>, index: usize, device: &Device) -> Result<()> {
+    let node = child.sources()?.devices.get(index).and_then(Option::as_ref);
+    let node = node.ok_or_else(|| Error::text(Code::E_INTERNAL, "the device was not opened"))?;
+    let target = resolve::file(rootfs::root(child.create()?), &device.path)?.fd;
+    if sys::fs::fs_magic(target.as_fd())? == libc::PROC_SUPER_MAGIC {
+        // As for every mount: /proc stays what the kernel has made it.
+        let text = format!("{} is on a procfs", device.path.escape_debug());
+        return Err(Error::text(Code::E_DEVICE_NODE, text));
+    }
+    sys::mount::move_mount(node.as_fd(), target.as_fd())
+        .map_err(|error| error.about(device.path.escape_debug()))?;
+    leave_open([target]);
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 
 use super::Child;
 use crate::error::{Code, Error, Result};
+use crate::plan::process::Process;
 use crate::sys;
 use crate::sys::cred::CapSets;
 
@@ -42,20 +43,17 @@ pub fn bounding_set(child: &Child<'_>) -> Result<()> {
 }
 
 /// Groups, gid, uid; the permitted set survives for what is left to do.
-pub fn ids(child: &Child<'_>) -> Result<()> {
+pub fn ids(child: &mut Child<'_>) -> Result<()> {
     let process = child.process()?;
     if !process.keep_groups {
-        sys::cred::setgroups(&process.groups)?;
+        child.work.groups_denied = groups(process)?;
     }
-    sys::cred::setresgid(process.gid)?;
+    sys::cred::setresgid(process.gid).map_err(mapped)?;
     if process.uid != 0 {
         sys::cred::set_keepcaps(true)?;
     }
-    sys::cred::setresuid(process.uid)?;
-    // A change of credentials makes the process dumpable by fs.suid_dumpable's rule and forgets the
-    // death signal (commit_creds).
-    sys::process::set_dumpable(false)?;
-    sys::process::set_pdeathsig(libc::SIGKILL)?;
+    sys::cred::setresuid(process.uid).map_err(mapped)?;
+    super::user::rearm()?;
     // What comes next (chdir, finding the program) is judged by the rights the program will have.
     let held = sys::cred::capget()?;
     let caps = process.caps;
@@ -64,6 +62,43 @@ pub fn ids(child: &Child<'_>) -> Result<()> {
         permitted: held.permitted,
         inheritable: held.inheritable,
     })?)
+}
+
+/// An id of the process that its user namespace does not have.
+fn mapped(error: sys::Error) -> sys::Error {
+    match error.errno {
+        libc::EINVAL => {
+            let what = format!("{}, which is not mapped in the user namespace", error.what);
+            error.about(what)
+        }
+        _ => error,
+    }
+}
+
+/// Sets the supplementary groups; true where that is denied, and none were asked for.
+///
+/// A user namespace whose one group was mapped without privilege denies setgroups(2): who could drop
+/// a group could get at files that are forbidden to it. The caller's groups stay then.
+fn groups(process: &Process) -> Result<bool> {
+    match sys::cred::setgroups(&process.groups) {
+        // With the capability there is no other reason.
+        Err(error) if error.errno == libc::EPERM && has_cap_setgid()? => {
+            let adds = process.groups.iter().any(|group| *group != process.gid);
+            if adds {
+                return Err(Error::text(
+                    Code::E_IDENTITY,
+                    "/process/user/additionalGids: the user namespace denies setgroups",
+                ));
+            }
+            Ok(true)
+        }
+        result => result.map(|()| false).map_err(Into::into),
+    }
+}
+
+fn has_cap_setgid() -> Result<bool> {
+    const CAP_SETGID: u64 = 1 << 6;
+    Ok(sys::cred::capget()?.effective & CAP_SETGID != 0)
 }
 
 /// Loads the filter with `CAP_SYS_ADMIN`, because `no_new_privs` is to stay off.
@@ -131,7 +166,7 @@ fn check_ids(child: &Child<'_>) -> Result<()> {
     if sys::cred::getresgid()? != [process.gid; 3] {
         return wrong("the group id");
     }
-    if process.keep_groups {
+    if process.keep_groups || child.work.groups_denied {
         // They are whatever the caller had: nothing was set that could be compared.
         return Ok(());
     }

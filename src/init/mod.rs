@@ -17,7 +17,9 @@ pub mod proc;
 pub mod program;
 pub mod resolve;
 pub mod rootfs;
+pub mod user;
 
+use std::cell::OnceCell;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use crate::error::{Code, Error, Result};
@@ -27,7 +29,7 @@ use crate::plan::namespaces::Kind;
 use crate::plan::process::Process;
 use crate::plan::steps::{Do, Step};
 use crate::seccomp::Program;
-use crate::spawn::prepare::Prepared;
+use crate::spawn::prepare::{Prepared, Sources};
 use crate::spawn::protocol::{self, Failure, Message};
 use crate::spawn::{HookState, render};
 use crate::sys;
@@ -60,6 +62,8 @@ pub struct Join<'a> {
     pub init: BorrowedFd<'a>,
     /// The `CLONE_NEW*` kinds to enter, in one call.
     pub mask: i32,
+    /// It has a user namespace, which is among them or has been entered already.
+    pub user: bool,
     /// Its root, where that is only a chroot(2).
     pub root: Option<OwnedFd>,
 }
@@ -110,6 +114,8 @@ pub struct Work {
     pub device_dir: Option<(String, OwnedFd)>,
     /// The terminal.
     pub tty: Option<OwnedFd>,
+    /// The user namespace denies setgroups(2).
+    pub groups_denied: bool,
     /// The program to run, found and resolved.
     pub program: Option<program::Found>,
     /// The user's home directory, where the environment names none.
@@ -124,7 +130,7 @@ pub struct ContainerMount {
     /// Where and how it appears.
     pub mount: crate::cgroup::CgroupMount,
     /// A clone of the container's directory, where there is no cgroup namespace to hide the rest.
-    pub tree: Option<OwnedFd>,
+    pub tree: OnceCell<OwnedFd>,
     /// The child has to make that clone: there is no directory before systemd has its pid.
     pub late: bool,
 }
@@ -134,13 +140,26 @@ pub fn cgroup_mounts(record: &crate::cgroup::Record, plan: &Plan) -> Result<Vec<
     if !plan.mounts.iter().any(|mount| mount.source == Source::Cgroup) {
         return Ok(Vec::new());
     }
-    let bound = !plan.namespaces.is_own(Kind::Cgroup);
-    let late = bound && plan.cgroup.unit.is_some();
-    let mount = |mount: crate::cgroup::CgroupMount| {
-        let tree = if bound && !late { Some(cgroup_tree(&mount)?) } else { None };
-        Ok(ContainerMount { mount, tree, late })
-    };
-    crate::cgroup::mounts(record).into_iter().map(mount).collect()
+    let late = !plan.namespaces.is_own(Kind::Cgroup) && plan.cgroup.unit.is_some();
+    let mount = |mount| ContainerMount { mount, tree: OnceCell::new(), late };
+    let mounts: Vec<_> = crate::cgroup::mounts(record).into_iter().map(mount).collect();
+    if plan.parent_opens {
+        open_cgroup_trees(&mounts, plan)?;
+    }
+    Ok(mounts)
+}
+
+/// Clones the container's directory of each hierarchy, where it has no cgroup namespace.
+fn open_cgroup_trees(mounts: &[ContainerMount], plan: &Plan) -> Result<()> {
+    if plan.namespaces.is_own(Kind::Cgroup) {
+        return Ok(());
+    }
+    for mount in mounts.iter().filter(|mount| !mount.late) {
+        if mount.tree.set(cgroup_tree(&mount.mount)?).is_err() {
+            return Err(Error::text(Code::E_INTERNAL, "the cgroup has been opened before"));
+        }
+    }
+    Ok(())
 }
 
 fn cgroup_tree(mount: &crate::cgroup::CgroupMount) -> Result<OwnedFd> {
@@ -181,7 +200,9 @@ impl<'a> Child<'a> {
             // The parent died or gave up before anything was done.
             _ => sys::process::exit_now(1),
         }
-        sys::process::set_dumpable(false)?;
+        if !matches!(self.steps.first(), Some(Step { act: Do::TimeNamespace, .. })) {
+            sys::process::set_dumpable(false)?;
+        }
         for tasks in std::mem::take(&mut self.tasks) {
             // "0" is the writer: no pid to be mistaken, and one thread moves without the process-wide
             // lock that makes cgroup.procs wait for an RCU grace period.
@@ -206,6 +227,10 @@ impl<'a> Child<'a> {
             Do::Affinity => self.affinity(),
             Do::JoinContainer => self.join_container(),
             Do::JoinNamespace(index) => self.join_namespace(index),
+            Do::TimeNamespace => user::time_namespace(self),
+            Do::Unshare(flags) => Ok(sys::process::unshare(flags)?),
+            Do::Sources => user::sources(self),
+            Do::ContainerRoot => user::container_root(self),
             Do::NewCgroupNamespace => Ok(sys::process::unshare(libc::CLONE_NEWCGROUP)?),
             Do::NewSession => Ok(sys::process::setsid()?),
             Do::Keyring => self.keyring(),
@@ -249,6 +274,15 @@ impl<'a> Child<'a> {
             Do::Seccomp => identity::seccomp(self),
             Do::Execve => program::execve(self),
         }
+    }
+
+    /// What the mounts are made of.
+    pub fn sources(&self) -> Result<&'a Sources> {
+        let prepared = self.create()?.prepared;
+        prepared
+            .sources
+            .get()
+            .ok_or_else(|| Error::text(Code::E_INTERNAL, "the sources were not opened"))
     }
 
     /// Tells whoever listens, and ends.
@@ -314,6 +348,9 @@ impl<'a> Child<'a> {
                 }
                 result => result?,
             }
+        }
+        if join.user {
+            user::container_root(self)?;
         }
         if let Some(root) = &join.root {
             sys::fs::fchdir(root.as_fd())?;

@@ -20,7 +20,7 @@ pub fn mount(child: &Child<'_>, index: usize) -> Result<()> {
     let root = super::rootfs::root(create);
     match &mount.source {
         Source::Bind { .. } | Source::Notify => {
-            let tree = create.prepared.sources.get(index).and_then(Option::as_ref);
+            let tree = child.sources()?.mounts.get(index).and_then(Option::as_ref);
             bind(
                 root,
                 mount,
@@ -299,7 +299,7 @@ fn cgroup(
 /// With a cgroup namespace a mount of the hierarchy shows its own part only; without, the container's
 /// directory has been cloned.
 fn cgroup_hierarchy(hierarchy: &super::ContainerMount, late: Option<&OwnedFd>) -> Result<OwnedFd> {
-    if let Some(tree) = hierarchy.tree.as_ref().or(late) {
+    if let Some(tree) = hierarchy.tree.get().or(late) {
         return Ok(sys::fs::duplicate(tree.as_fd())?);
     }
     let context = sys::mount::fsopen(&sys::cstr("fsopen", hierarchy.mount.fstype)?)?;

@@ -11,7 +11,8 @@ use crate::sys::mount::{AT_EMPTY_PATH, AT_RECURSIVE, MountAttr, OPEN_TREE_CLONE}
 
 /// The directory that is, or will be, the container's `/`.
 pub fn root<'a>(create: &'a Create<'_>) -> BorrowedFd<'a> {
-    create.prepared.tree.as_ref().unwrap_or(&create.prepared.rootfs).as_fd()
+    let tree = create.prepared.sources.get().and_then(|sources| sources.tree.as_ref());
+    tree.unwrap_or(&create.prepared.rootfs).as_fd()
 }
 
 /// Nothing that is mounted from here on shows on the host; what the host unmounts goes here, too.
@@ -108,7 +109,7 @@ pub fn masked_path(child: &mut Child<'_>, index: usize) -> Result<()> {
         leave_open([target]);
         return Ok(());
     }
-    let null = create.prepared.null.as_ref();
+    let null = child.sources()?.null.as_ref();
     let null =
         null.ok_or_else(|| Error::text(Code::E_INTERNAL, "the null device was not opened"))?;
     if child.work.null_attached {

@@ -22,6 +22,8 @@ pub struct Device {
     pub uid: u32,
     /// Group.
     pub gid: u32,
+    /// The host's own node is bound there: its owner and mode stay what they are.
+    pub bind: bool,
 }
 
 const DEFAULTS: [(&str, u32, u32); 6] = [
@@ -42,7 +44,7 @@ pub fn dev_is_bound(mounts: &[Mount]) -> bool {
 }
 
 /// The default devices unless /dev is bound, then those asked for; one asked for replaces a default.
-pub fn plan(linux: &Linux, mounts: &[Mount], findings: &mut Findings) -> Vec<Device> {
+pub fn plan(linux: &Linux, mounts: &[Mount], bind: bool, findings: &mut Findings) -> Vec<Device> {
     let mut devices: Vec<Device> = Vec::new();
     if !dev_is_bound(mounts) {
         devices.extend(DEFAULTS.iter().map(|(path, major, minor)| Device {
@@ -52,11 +54,13 @@ pub fn plan(linux: &Linux, mounts: &[Mount], findings: &mut Findings) -> Vec<Dev
             dev: libc::makedev(*major, *minor),
             uid: 0,
             gid: 0,
+            bind,
         }));
     }
     for (index, spec) in linux.devices().iter().flatten().enumerate() {
         let at = At::item("/linux/devices", index);
-        if let Some(device) = one(at, spec, findings) {
+        if let Some(mut device) = one(at, spec, findings) {
+            device.bind = bind && device.mode & libc::S_IFMT != libc::S_IFIFO;
             match devices.iter_mut().find(|known| known.path == device.path) {
                 Some(known) if known.at == At::of("/linux/devices") => *known = device,
                 Some(_) => findings.problem(Code::E_DEVICE, at.leaf("/path"), "duplicate device"),
@@ -103,5 +107,5 @@ fn one(at: At, spec: &LinuxDevice, findings: &mut Findings) -> Option<Device> {
     super::check::id(at.leaf("/uid"), uid, findings);
     super::check::id(at.leaf("/gid"), gid, findings);
     let dev = libc::makedev(major, minor);
-    Some(Device { at, path: clean(path), mode: kind | (mode & 0o7777), dev, uid, gid })
+    Some(Device { at, path: clean(path), mode: kind | (mode & 0o7777), dev, uid, gid, bind: false })
 }

@@ -2,9 +2,12 @@
 
 use std::fmt;
 
-use oci_spec::runtime::LinuxIdMapping;
+use oci_spec::runtime::{Linux, LinuxIdMapping};
 
+use super::namespaces::{Kind, Namespaces};
+use super::process::Process;
 use crate::error::{At, Code, Findings};
+use crate::host::{CAP_SYS_ADMIN, Host};
 
 /// `size` ids from `container` on are those from `host` on (user_namespaces(7)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +54,55 @@ fn outside(map: &[IdRange], id: u32) -> Option<u32> {
         let offset = id.checked_sub(range.container).filter(|offset| *offset < range.size)?;
         range.host.checked_add(offset)
     })
+}
+
+/// `uidMappings` and `gidMappings`; `None` where the container has no user namespace of its own, or
+/// only names one. Those of a joined one are what it must turn out to have.
+pub fn plan(
+    linux: &Linux,
+    namespaces: &Namespaces,
+    host: &Host,
+    findings: &mut Findings,
+) -> Option<IdMappings> {
+    let lists = [
+        ("/linux/uidMappings", linux.uid_mappings().as_ref()),
+        ("/linux/gidMappings", linux.gid_mappings().as_ref()),
+    ];
+    let [uids, gids] = lists.map(|(at, list)| ranges(At::of(at), list, findings));
+    let own = namespaces.is_own(Kind::User);
+    if !own && host.capabilities & CAP_SYS_ADMIN == 0 {
+        let text = "a caller without CAP_SYS_ADMIN needs a user namespace, new or joined";
+        findings.problem(Code::E_NEEDS_NAMESPACE, "/linux/namespaces", text);
+    }
+    let given = lists.map(|(_, list)| list.is_some_and(|list| !list.is_empty()));
+    for ((at, _), is_given) in lists.iter().zip(given) {
+        if is_given && !own {
+            findings.problem(Code::E_NEEDS_NAMESPACE, at, "needs a user namespace");
+        } else if !is_given && (namespaces.is_new(Kind::User) || (own && given != [false; 2])) {
+            findings.problem(
+                Code::E_MISSING,
+                at,
+                "missing: a new user namespace maps users and groups",
+            );
+        }
+    }
+    (own && given == [true; 2]).then_some(IdMappings { uids, gids })
+}
+
+/// The process' ids must be mapped: to the kernel there are no others.
+pub fn check_process(ids: Option<&IdMappings>, process: Option<&Process>, findings: &mut Findings) {
+    let (Some(ids), Some(process)) = (ids, process) else { return };
+    let text = |id: u32| format!("{id} is not mapped in the user namespace");
+    if ids.host_uid(process.uid).is_none() {
+        findings.problem(Code::E_ID_MAPPING_VALUE, "/process/user/uid", text(process.uid));
+    }
+    let gids = std::iter::once(("/process/user/gid", &process.gid));
+    let groups = process.groups.iter().map(|gid| ("/process/user/additionalGids", gid));
+    for (at, gid) in gids.chain(groups) {
+        if ids.host_gid(*gid).is_none() {
+            findings.problem(Code::E_ID_MAPPING_VALUE, at, text(*gid));
+        }
+    }
 }
 
 /// A map as `/proc/PID/uid_map` takes it.

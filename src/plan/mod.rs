@@ -99,6 +99,11 @@ pub struct Plan {
     pub namespaces: Namespaces,
     /// Network devices that the container gets.
     pub net_devices: Vec<NetDevice>,
+    /// The maps of its user namespace, as far as config.json has them.
+    pub ids: Option<ids::IdMappings>,
+    /// The parent clones the sources of all mounts. One that may not leaves it to the child, which does
+    /// it before it touches any target.
+    pub parent_opens: bool,
     /// Mounts in order.
     pub mounts: Vec<Mount>,
     /// Device nodes.
@@ -123,6 +128,8 @@ pub struct Plan {
     pub exec_contained: bool,
     /// Cgroup and limits.
     pub cgroup: Placement,
+    /// The process' user owns the cgroup: it has it mounted for writing, in its own cgroup namespace.
+    pub owns_cgroup: bool,
     /// The resctrl group.
     pub rdt: Option<Rdt>,
     /// The process; create without one is legal, start is not.
@@ -147,16 +154,10 @@ pub fn create(
 ) -> Result<(Plan, Vec<Finding>), Error> {
     let mut findings = Findings::default();
     let none = Linux::default();
-    let linux = spec.linux.as_ref().unwrap_or_else(|| {
-        findings.problem(
-            Code::E_MISSING,
-            "/linux",
-            "missing: this is a runtime for Linux containers",
-        );
-        &none
-    });
+    let linux = spec.linux.as_ref().unwrap_or_else(|| no_linux(&none, &mut findings));
     check::version(&spec.oci_version, &mut findings);
     let namespaces = namespaces::plan(linux, &mut findings);
+    let ids = ids::plan(linux, &namespaces, host, &mut findings);
     check::names(spec, &namespaces, &mut findings);
     let label = mount_label(linux, host, &mut findings);
     let context = annotations::mount_context_type(spec, &mut findings);
@@ -176,7 +177,7 @@ pub fn create(
         propagation: meanwhile(rootfs_propagation),
         rootfs_propagation,
         net_devices: netdevs::plan(linux.net_devices().as_ref(), &namespaces, &mut findings),
-        devices: devices::plan(linux, &mounts, &mut findings),
+        devices: devices::plan(linux, &mounts, binds_devices(&namespaces, host), &mut findings),
         dev_links: !devices::dev_is_bound(&mounts),
         masked: list("/linux/maskedPaths", linux.masked_paths(), &namespaces, &mut findings),
         readonly: list("/linux/readonlyPaths", linux.readonly_paths(), &namespaces, &mut findings),
@@ -187,11 +188,15 @@ pub fn create(
         keyring: !options.no_new_keyring,
         exec_contained: exec::contained_by_default(spec, &mut findings),
         cgroup: cgroup(spec, linux, id, host, options, &mut findings),
+        owns_cgroup: namespaces.is_new(Kind::Cgroup)
+            && mounts.iter().any(Mount::is_writable_cgroup),
         rdt: rdt::plan(linux.intel_rdt().as_ref(), &mut findings),
-        process: spec.process.as_ref().map(|spec| process::plan(spec, host, &mut findings)),
+        process: process(spec, &host.inside(namespaces.is_own(Kind::User)), &mut findings),
         seccomp,
         listener,
         hooks: hooks::plan(spec, &mut findings),
+        ids,
+        parent_opens: host.mounts,
         namespaces,
         mounts,
         steps: Vec::new(),
@@ -200,6 +205,7 @@ pub fn create(
     if options.notify {
         notify(&mut plan, &mut findings);
     }
+    ids::check_process(plan.ids.as_ref(), plan.process.as_ref(), &mut findings);
     terminal(plan.process.as_ref(), options, &mut findings);
     plan.steps = steps::create(&plan);
     Ok((plan, findings.finish()?))
@@ -228,6 +234,21 @@ fn cgroup(
     let none = BTreeMap::new();
     let annotations = spec.annotations.as_ref().unwrap_or(&none);
     crate::cgroup::plan(linux, annotations, id, &options.cgroup, &host.cgroups, findings)
+}
+
+fn no_linux<'a>(none: &'a Linux, findings: &mut Findings) -> &'a Linux {
+    let text = "missing: this is a runtime for Linux containers";
+    findings.problem(Code::E_MISSING, "/linux", text);
+    none
+}
+
+fn process(spec: &Config, host: &Host, findings: &mut Findings) -> Option<Process> {
+    spec.process.as_ref().map(|spec| process::plan(spec, host, findings))
+}
+
+/// Nobody makes device nodes in a user namespace; the host's own are bound in their place.
+fn binds_devices(namespaces: &Namespaces, host: &Host) -> bool {
+    namespaces.is_own(Kind::User) || host.user_namespace
 }
 
 fn list(

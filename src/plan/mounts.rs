@@ -54,6 +54,14 @@ pub struct Mount {
     pub on_proc: bool,
 }
 
+impl Mount {
+    /// Whether it shows the container's cgroup, and lets it write there.
+    #[must_use]
+    pub fn is_writable_cgroup(&self) -> bool {
+        self.source == Source::Cgroup && self.options.attr.set & options::attr::RDONLY == 0
+    }
+}
+
 impl std::fmt::Display for Mount {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let to = self.destination.escape_debug();

@@ -105,6 +105,8 @@ pub struct Namespaces {
     pub new: Vec<Kind>,
     /// To be entered.
     pub joined: Vec<Joined>,
+    /// Offsets of the new time namespace's clocks, as the kernel takes them.
+    pub time_offsets: Vec<String>,
 }
 
 impl Namespaces {
@@ -124,6 +126,27 @@ impl Namespaces {
     #[must_use]
     pub fn path_of(&self, kind: Kind) -> Option<&Path> {
         self.joined.iter().find(|joined| joined.kind == kind).map(|joined| joined.path.as_path())
+    }
+
+    /// The `CLONE_NEW*` flags of what clone3(2) makes: all that is new, but with a user namespace only
+    /// that and the pid namespace. The cgroup namespace is made by the child once it is in its cgroup,
+    /// for its root is where one is; the time namespace once its clocks are set.
+    #[must_use]
+    pub fn cloned(&self) -> i32 {
+        self.flags(|kind| {
+            matches!(kind, Kind::User | Kind::Pid)
+                || !(self.is_own(Kind::User) || matches!(kind, Kind::Cgroup | Kind::Time))
+        })
+    }
+
+    /// The flags of what the child makes as root of its user namespace.
+    #[must_use]
+    pub fn unshared(&self) -> i32 {
+        self.flags(|kind| !matches!(kind, Kind::User | Kind::Pid | Kind::Cgroup | Kind::Time))
+    }
+
+    fn flags(&self, which: impl Fn(Kind) -> bool) -> i32 {
+        self.new.iter().filter(|kind| which(**kind)).fold(0, |flags, kind| flags | kind.flag())
     }
 
     /// Whether the container has its own: new, or another's that was named.
@@ -147,14 +170,6 @@ pub fn plan(linux: &Linux, findings: &mut Findings) -> Namespaces {
             );
             continue;
         }
-        if kind == Kind::User {
-            findings.problem(
-                Code::E_NOT_SUPPORTED,
-                at,
-                "user namespaces are not supported by this version",
-            );
-            continue;
-        }
         match spec.path().as_ref().filter(|path| !path.as_os_str().is_empty()) {
             None => namespaces.new.push(kind),
             Some(path) if !path.is_absolute() => {
@@ -166,26 +181,29 @@ pub fn plan(linux: &Linux, findings: &mut Findings) -> Namespaces {
             }
         }
     }
-    if linux.uid_mappings().as_ref().is_some_and(|maps| !maps.is_empty()) {
-        findings.problem(
-            Code::E_NOT_SUPPORTED,
-            "/linux/uidMappings",
-            "user namespaces are not supported by this version",
-        );
-    }
-    if linux.gid_mappings().as_ref().is_some_and(|maps| !maps.is_empty()) {
-        findings.problem(
-            Code::E_NOT_SUPPORTED,
-            "/linux/gidMappings",
-            "user namespaces are not supported by this version",
-        );
-    }
-    if linux.time_offsets().as_ref().is_some_and(|offsets| !offsets.is_empty()) {
-        findings.problem(
-            Code::E_NOT_SUPPORTED,
-            "/linux/timeOffsets",
-            "time offsets are not supported by this version",
-        );
-    }
+    namespaces.time_offsets = time_offsets(linux, &namespaces, findings);
     namespaces
+}
+
+/// `linux.timeOffsets` as lines of `/proc/PID/timens_offsets` (time_namespaces(7)).
+fn time_offsets(linux: &Linux, namespaces: &Namespaces, findings: &mut Findings) -> Vec<String> {
+    let at = "/linux/timeOffsets";
+    let mut lines = Vec::new();
+    for (clock, offset) in linux.time_offsets().iter().flatten() {
+        let place = format!("{at}/{}", crate::error::escape(clock));
+        let nanosecs = offset.nanosecs().unwrap_or(0);
+        if !matches!(clock.as_str(), "monotonic" | "boottime") {
+            findings.problem(Code::E_TIME_OFFSET, &place, "is none of monotonic, boottime");
+        }
+        if nanosecs > 999_999_999 {
+            let at = format!("{place}/nanosecs");
+            findings.problem(Code::E_TIME_OFFSET, at, "is a second or more");
+        }
+        lines.push(format!("{clock} {} {nanosecs}\n", offset.secs().unwrap_or(0)));
+    }
+    if !lines.is_empty() && !namespaces.is_new(Kind::Time) {
+        findings.problem(Code::E_NEEDS_NAMESPACE, at, "needs a new time namespace");
+    }
+    lines.sort();
+    lines
 }

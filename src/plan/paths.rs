@@ -150,7 +150,7 @@ mod tests {
 
     #[test]
     fn t28_sysctls_that_would_reach_the_host_are_refused() {
-        let own = Namespaces { new: vec![Kind::Network, Kind::Ipc], joined: vec![] };
+        let own = Namespaces { new: vec![Kind::Network, Kind::Ipc], ..Namespaces::default() };
         for name in [
             "kernel.core_pattern",
             "net/../kernel/core_pattern",

@@ -20,6 +20,10 @@ pub enum Do {
     Affinity,
     JoinContainer,
     JoinNamespace(usize),
+    TimeNamespace,
+    Unshare(i32),
+    Sources,
+    ContainerRoot,
     NewCgroupNamespace,
     NewSession,
     Keyring,
@@ -74,6 +78,9 @@ impl Do {
                 Code::E_NAMESPACE
             }
             Self::Loopback | Self::Hostname | Self::Domainname => Code::E_NAMESPACE,
+            Self::TimeNamespace | Self::Unshare(_) => Code::E_NAMESPACE,
+            Self::ContainerRoot => Code::E_ID_MAPPING,
+            Self::Sources => Code::E_MOUNT_SOURCE,
             Self::Personality => Code::E_PERSONALITY,
             Self::MemoryPolicy => Code::E_MEMORY_POLICY,
             Self::SlaveHostTree | Self::AttachRootfs | Self::SwitchRoot => Code::E_ROOT_SWITCH,
@@ -163,7 +170,34 @@ fn push(list: &mut Vec<Step>, at: &'static str, act: Do) {
     list.push(Step { at: At::of(at), act });
 }
 
+/// With a user namespace the child is cloned into that (and a pid namespace) only. The others are made
+/// from inside, as its root, because what is made belongs to the namespace and ids one is in.
+fn user_namespace(plan: &Plan, list: &mut Vec<Step>) {
+    let at = "/linux/namespaces";
+    // The offsets' file belongs to the caller as long as the child is dumpable: first of all.
+    if plan.namespaces.is_new(Kind::Time) {
+        push(list, "/linux/timeOffsets", Do::TimeNamespace);
+    }
+    let user = plan.namespaces.is_own(Kind::User);
+    let mut flags = if user { plan.namespaces.unshared() } else { 0 };
+    if !plan.parent_opens {
+        if flags & libc::CLONE_NEWNS != 0 {
+            push(list, at, Do::Unshare(libc::CLONE_NEWNS));
+            flags &= !libc::CLONE_NEWNS;
+        }
+        // While we are still the caller, who may reach them.
+        push(list, "", Do::Sources);
+    }
+    if user {
+        push(list, "/linux/uidMappings", Do::ContainerRoot);
+    }
+    if flags != 0 {
+        push(list, at, Do::Unshare(flags));
+    }
+}
+
 fn namespaces(plan: &Plan, list: &mut Vec<Step>) {
+    user_namespace(plan, list);
     for (index, joined) in plan.namespaces.joined.iter().enumerate() {
         // The parent has lent the others to the clone; these it may not enter itself.
         if matches!(joined.kind, Kind::Mount | Kind::Cgroup | Kind::Time) {

@@ -6,19 +6,23 @@ use super::prepare::{self, Prepared};
 use super::{Making, netdev};
 use crate::error::Result;
 use crate::plan::Plan;
-use crate::plan::mounts::Source;
+use crate::plan::mounts::{Mount, Source};
 use crate::sys;
 
 impl Making<'_> {
     /// The directory in which `start` will make the socket for sd_notify(3), as the source of its mount.
     pub(super) fn make_notify(&self, plan: &Plan, prepared: &mut Prepared) -> Result<()> {
-        let mounts = plan.mounts.iter().zip(&mut prepared.sources);
-        for (_, slot) in mounts.filter(|(mount, _)| mount.source == Source::Notify) {
-            let (dir, name) = (self.dir.as_fd(), crate::sd_notify::DIRECTORY);
-            sys::fs::mkdirat(dir, name, 0o755)?;
-            // Whatever the caller's mask is.
-            sys::fs::fchmodat(dir, name, 0o755)?;
-            *slot = Some(prepare::clone_tree(dir, name, false, plan.propagation)?);
+        let is_notify = |mount: &Mount| mount.source == Source::Notify;
+        let Some(index) = plan.mounts.iter().position(is_notify) else { return Ok(()) };
+        let (dir, name) = (self.dir.as_fd(), crate::sd_notify::DIRECTORY);
+        sys::fs::mkdirat(dir, name, 0o755)?;
+        // Whatever the caller's mask is.
+        sys::fs::fchmodat(dir, name, 0o755)?;
+        // Otherwise the child clones it, with all others.
+        if let Some(sources) = prepared.sources.get_mut() {
+            if let Some(slot) = sources.mounts.get_mut(index) {
+                *slot = Some(prepare::clone_tree(dir, name, false, plan.propagation)?);
+            }
         }
         Ok(())
     }

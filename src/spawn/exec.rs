@@ -11,10 +11,12 @@ use super::contain::{self, Contained};
 use super::listener::Agent;
 use super::protocol::{self, Message};
 use super::schedule::{schedule, set_oom_score_adj};
-use super::{Created, end_child, pid_file, render, send_fd};
+use super::{Created, end_child, pid_file, place, render, send_fd, userns};
 use crate::cgroup::{Group, SubCgroup};
 use crate::container::Container;
 use crate::error::{Code, Error, NOT_RUNNING, Result};
+use crate::host::CAP_SYS_ADMIN;
+use crate::init::user::Through;
 use crate::init::{self, Child, Join, Work};
 use crate::plan::exec::ExecPlan;
 use crate::plan::namespaces::{KINDS, Kind};
@@ -90,7 +92,7 @@ pub fn exec(
     request: &Request,
 ) -> Result<(Created, Option<Contained>)> {
     let Entry { init, group } = entry;
-    let mut group = place(group, request)?;
+    let mut group = cgroups(group, request)?;
     let contained = match &request.contain {
         Some(contain) => Some(contain::contain(group.as_mut(), contain.caller.as_ref())?),
         None => None,
@@ -114,6 +116,9 @@ fn enter(
 ) -> Result<Created> {
     let pid = container.pid();
     let mask = foreign_namespaces(pid, container.state.new_namespaces)?;
+    let user = mask & libc::CLONE_NEWUSER != 0;
+    let through = through(init, mask)?;
+    let entered = libc::CLONE_NEWPID | if through.is_some() { libc::CLONE_NEWUSER } else { 0 };
     let root = if container.state.chroot { Some(root_of(pid)?) } else { None };
     let agent = agent(container, plan)?;
     let (socket, theirs) = sys::socket::seqpacket_pair()?;
@@ -124,7 +129,7 @@ fn enter(
         seccomp: plan.seccomp.as_ref(),
         listener_taken: plan.listener.as_ref().is_some_and(|listener| listener.taken),
         create: None,
-        join: Some(Join { init, mask: mask & !libc::CLONE_NEWPID, root }),
+        join: Some(Join { init, mask: mask & !entered, user, root }),
         socket: Some(theirs),
         tasks: group.map(Group::tasks).transpose()?.unwrap_or_default(),
         first_fd: 3 + request.inherited,
@@ -139,8 +144,9 @@ fn enter(
         group,
         // Who names a cgroup means that one and no other.
         exact: !request.sub_cgroups.is_empty() || contained.is_some(),
+        through,
     };
-    let (cloned, socket) = clone(child, socket, &target)?;
+    let (cloned, socket) = clone(child, socket, target)?;
     let placed = match &container.state.rdt {
         Some(record) => crate::rdt::place(record, cloned.pid),
         None => Ok(()),
@@ -148,6 +154,9 @@ fn enter(
     let begins = placed.and_then(|()| match contained {
         Some(contained) => contained.begins(cloned.pid),
         None => Ok(()),
+    });
+    let begins = begins.and_then(|()| {
+        if user { place_in_user_namespace(pid, cloned.pid, &plan.process) } else { Ok(()) }
     });
     match begins.and_then(|()| attend(plan, request, &cloned, &socket, agent)) {
         Ok(terminal) => Ok(Created { pid: cloned.pid, pidfd: cloned.pidfd, terminal }),
@@ -161,26 +170,39 @@ fn enter(
 fn foreign_namespaces(pid: i32, new: i32) -> Result<i32> {
     let mut mask = new & !libc::CLONE_NEWUSER;
     for kind in KINDS {
-        if mask & kind.flag() != 0 {
-            continue;
-        }
-        let file = format!("/proc/{pid}/ns/{}", kind.file());
-        let theirs = match sys::fs::statat(sys::fs::CWD, &sys::cstr("stat", file)?, 0) {
-            Ok(stat) => stat,
-            // A kernel without this kind has one for all.
-            Err(error) if error.errno == libc::ENOENT && kind == Kind::Time => continue,
-            Err(error) if matches!(error.errno, libc::ENOENT | libc::ESRCH) => {
-                return Err(Error::text(Code::E_NOT_RUNNING, NOT_RUNNING));
-            }
-            Err(error) => return Err(error.into()),
-        };
-        let ours = sys::cstr("stat", format!("/proc/self/ns/{}", kind.file()))?;
-        let ours = sys::fs::statat(sys::fs::CWD, &ours, 0)?;
-        if (ours.st_dev, ours.st_ino) != (theirs.st_dev, theirs.st_ino) {
+        if mask & kind.flag() == 0 && is_foreign(pid, kind)? {
             mask |= kind.flag();
         }
     }
     Ok(mask)
+}
+
+/// Whether a process is in another namespace of this kind than we are.
+fn is_foreign(pid: i32, kind: Kind) -> Result<bool> {
+    let file = format!("/proc/{pid}/ns/{}", kind.file());
+    let theirs = match sys::fs::statat(sys::fs::CWD, &sys::cstr("stat", file)?, 0) {
+        Ok(stat) => stat,
+        // A kernel without this kind has one for all.
+        Err(error) if error.errno == libc::ENOENT && kind == Kind::Time => return Ok(false),
+        Err(error) if matches!(error.errno, libc::ENOENT | libc::ESRCH) => {
+            return Err(Error::text(Code::E_NOT_RUNNING, NOT_RUNNING));
+        }
+        // Until it has become its program init is nobody's to look at but root's of the host.
+        Err(error) if error.errno == libc::EACCES => {
+            let text = "cannot exec in a container of which init may not be looked at: without \
+                        rights to the host that is so until it has been started";
+            return Err(Error::text(Code::E_STATUS, text));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let ours = sys::cstr("stat", format!("/proc/self/ns/{}", kind.file()))?;
+    let ours = sys::fs::statat(sys::fs::CWD, &ours, 0)?;
+    Ok((ours.st_dev, ours.st_ino) != (theirs.st_dev, theirs.st_ino))
+}
+
+/// Whether a container is in another user namespace than we are.
+pub fn has_user_namespace(pid: i32) -> Result<bool> {
+    is_foreign(pid, Kind::User)
 }
 
 fn root_of(pid: i32) -> Result<OwnedFd> {
@@ -196,7 +218,7 @@ fn agent(container: &Container, plan: &ExecPlan) -> Result<Option<(Agent, Value)
 }
 
 /// The cgroups to enter.
-fn place(group: Option<Group>, request: &Request) -> Result<Option<Group>> {
+fn cgroups(group: Option<Group>, request: &Request) -> Result<Option<Group>> {
     if request.sub_cgroups.is_empty() {
         return Ok(group);
     }
@@ -214,19 +236,42 @@ struct Target<'a> {
     group: Option<&'a Group>,
     /// No other cgroup will do.
     exact: bool,
+    /// A first child goes there, and clones.
+    through: Option<Through<'a>>,
+}
+
+/// Without rights of our own over the container's pid namespace a first child gets them, as who has
+/// made its user namespace.
+fn through(init: BorrowedFd<'_>, mask: i32) -> Result<Option<Through<'_>>> {
+    let lends = sys::cred::capget()?.effective & CAP_SYS_ADMIN != 0;
+    if lends || mask & libc::CLONE_NEWUSER == 0 {
+        return Ok(None);
+    }
+    let pid = mask & libc::CLONE_NEWPID;
+    let rest = if pid == 0 { Vec::new() } else { vec![(pid, init)] };
+    Ok(Some(Through { user: init, rest, flags: 0 }))
+}
+
+/// What the child may not do to itself.
+fn place_in_user_namespace(init: i32, child: i32, process: &Process) -> Result<()> {
+    place::raise_limits(child, process)?;
+    place::give_stdio(process, &userns::maps_of_process(init)?)
 }
 
 /// Clones into the container's pid namespace and v2 cgroup.
 fn clone(
     child: Child<'_>,
     socket: OwnedFd,
-    target: &Target<'_>,
+    target: Target<'_>,
 ) -> Result<(sys::process::Child, OwnedFd)> {
     // From its first moment the child is visible to the container, which may trace what is dumpable.
     sys::process::set_dumpable(false)?;
     let in_pid_namespace = target.mask & libc::CLONE_NEWPID != 0;
-    let pid_namespace: &[(Kind, BorrowedFd<'_>)] =
-        if in_pid_namespace { &[(Kind::Pid, target.init)] } else { &[] };
+    let pid_namespace: &[(Kind, BorrowedFd<'_>)] = if in_pid_namespace && target.through.is_none() {
+        &[(Kind::Pid, target.init)]
+    } else {
+        &[]
+    };
     let home = on_initial_cpus(child.process)?;
     let borrow = Borrow::enter(pid_namespace)?;
     let into = target.group.and_then(Group::clone_into);
@@ -251,13 +296,20 @@ fn clone(
         std::mem::forget(borrow);
         // Its copy of the parent's end would keep it from ever seeing that the parent has died.
         drop(socket);
-        init::run(child)
+        match target.through {
+            Some(through) => init::user::go_through(child, &through),
+            None => init::run(child),
+        }
     };
     drop(borrow);
     drop(child);
     if let Some(home) = home {
         sys::sched::sched_setaffinity(0, &home)?;
     }
+    let cloned = match target.through {
+        Some(_) => place::second(cloned, &socket)?,
+        None => cloned,
+    };
     Ok((cloned, socket))
 }
 

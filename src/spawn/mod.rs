@@ -13,6 +13,7 @@ pub mod idmap;
 pub mod listener;
 pub mod netdev;
 pub mod pid_file;
+pub mod place;
 pub mod prepare;
 pub mod protocol;
 pub mod schedule;
@@ -20,7 +21,7 @@ pub mod seal;
 pub mod userns;
 mod verify;
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -31,7 +32,7 @@ use crate::cgroup::Group;
 
 use crate::container::{self, Status};
 use crate::error::{Code, Error, Result};
-use crate::host::Host;
+use crate::host::{CAP_SYS_ADMIN, Host};
 use crate::init::{self, Child, Work};
 use crate::plan::Plan;
 use crate::plan::namespaces::Kind;
@@ -204,7 +205,7 @@ impl<'a> Making<'a> {
         self.state.cgroup = group.record();
         self.placed = true;
         self.make_rdt(plan, &prepared)?;
-        let mounts = init::cgroup_mounts(&self.state.cgroup, plan)?;
+        let mounts = init::cgroup_mounts(&self.shown_cgroup(plan, host), plan)?;
         let (socket, theirs) = sys::socket::seqpacket_pair()?;
         let oci_state = HookState { state: self.state.clone(), annotations: request.annotations };
         let staging = sys::cstr("mount", request.root.join(&plan.id).as_os_str().as_bytes())?;
@@ -232,12 +233,21 @@ impl<'a> Making<'a> {
             extra_env: request.extra_env.clone(),
             work: Work::default(),
         };
-        let socket = self.clone_init(plan, &prepared, &group, child, socket)?;
+        let lends = host.capabilities & CAP_SYS_ADMIN != 0;
+        let socket = self.clone_init(plan, (&prepared, lends), &group, child, socket)?;
+        self.place(plan, host, (&prepared, &mut group))?;
         drop((mounts, prepared));
-        self.place(plan, host, &mut group)?;
         protocol::send(socket.as_fd(), &Message::Go)?;
         self.attend(plan, &socket, &oci_state)?;
         self.commit(plan, request)
+    }
+
+    /// What a cgroup mount shows: a container that could get none is in the caller's.
+    fn shown_cgroup(&self, plan: &Plan, host: &Host) -> crate::cgroup::Record {
+        if plan.cgroup.optional && self.state.cgroup.places.is_empty() {
+            return host.cgroups.own();
+        }
+        self.state.cgroup.clone()
     }
 
     /// What exec and later commands need: the configuration's own bytes and the compiled filter.
@@ -263,19 +273,12 @@ impl<'a> Making<'a> {
     fn clone_init(
         &mut self,
         plan: &Plan,
-        prepared: &Prepared,
+        (prepared, lends): (&Prepared, bool),
         group: &Group,
         child: Child<'_>,
         socket: OwnedFd,
     ) -> Result<OwnedFd> {
-        let joined: Vec<(Kind, BorrowedFd<'_>)> = plan
-            .namespaces
-            .joined
-            .iter()
-            .zip(&prepared.namespaces)
-            .filter(|(joined, _)| borrow::is_lendable(joined.kind))
-            .map(|(joined, file)| (joined.kind, file.as_fd()))
-            .collect();
+        let (joined, through) = place::joined(plan, prepared, lends);
         if joined.iter().any(|(kind, _)| *kind == Kind::Pid) {
             // Others in that pid namespace see the child from its first moment.
             sys::process::set_dumpable(false)?;
@@ -284,17 +287,25 @@ impl<'a> Making<'a> {
         // The child's current directory, in its own mount namespace, is where the rootfs goes.
         sys::fs::fchdir(prepared.rootfs.as_fd())?;
         let borrow = Borrow::enter(&joined)?;
-        let cloned = clone_into(clone_flags(plan), group)
+        let flags = if through.is_some() { 0 } else { plan.namespaces.cloned() };
+        let cloned = place::clone_into(u64::from(flags.cast_unsigned()), group)
             .map_err(|error| error.or_code(Code::E_NAMESPACE))?;
         let Some(cloned) = cloned else {
             std::mem::forget(borrow);
             // Its copy of the parent's end would keep it from ever seeing that the parent has died.
             drop(socket);
-            init::run(child)
+            match through {
+                Some(through) => init::user::go_through(child, &through),
+                None => init::run(child),
+            }
         };
         drop(borrow);
         drop(child);
         sys::fs::chdir(&sys::cstr("chdir", plan.bundle.as_os_str().as_bytes())?)?;
+        let cloned = match through {
+            Some(_) => place::second(cloned, &socket)?,
+            None => cloned,
+        };
         let pid = cloned.pid;
         self.child = Some(cloned);
         self.state.init = Some(state::identify(pid)?);
@@ -303,7 +314,15 @@ impl<'a> Making<'a> {
     }
 
     /// What only the parent can do to the child before it begins.
-    fn place(&mut self, plan: &Plan, host: &Host, group: &mut Group) -> Result<()> {
+    fn place(
+        &mut self,
+        plan: &Plan,
+        host: &Host,
+        (prepared, group): (&Prepared, &mut Group),
+    ) -> Result<()> {
+        if let (true, Some(ids)) = (plan.namespaces.is_new(Kind::User), &prepared.ids) {
+            userns::write_maps(self.pid(), ids, host)?;
+        }
         if plan.cgroup.unit.is_some() {
             let entered = group.enter_unit(&plan.cgroup, &host.cgroups, self.pid());
             // Also after a failure: what there is now to be undone.
@@ -311,11 +330,16 @@ impl<'a> Making<'a> {
             entered?;
             self.state.save(self.dir.as_fd())?;
         }
+        place::give_cgroup(plan, prepared, group)?;
         group.apply_late(&plan.cgroup)?;
         if let Some(record) = &self.state.rdt {
             crate::rdt::place(record, self.pid())?;
         }
         let Some(process) = &plan.process else { return Ok(()) };
+        if let Some(ids) = &prepared.ids {
+            place::raise_limits(self.pid(), process)?;
+            place::give_stdio(process, ids)?;
+        }
         set_oom_score_adj(self.pid(), process)
     }
 
@@ -442,25 +466,4 @@ fn also(error: Error, undo: Result<()>) -> Error {
 
 fn owner(euid: u32) -> String {
     if euid == 0 { "root".to_owned() } else { euid.to_string() }
-}
-
-fn clone_flags(plan: &Plan) -> u64 {
-    // The cgroup namespace is made by the child once it is in its cgroup: its root is where one is.
-    plan.namespaces
-        .new
-        .iter()
-        .filter(|kind| **kind != Kind::Cgroup)
-        .fold(0, |flags, kind| flags | u64::from(kind.flag().cast_unsigned()))
-}
-
-/// clone3, on v2 straight into the cgroup. `None` is the child.
-fn clone_into(flags: u64, group: &Group) -> Result<Option<sys::process::Child>> {
-    match sys::process::clone3(flags, group.clone_into()) {
-        // The parent cgroup is threaded, so a new one below it starts as invalid for processes.
-        Err(error) if error.errno == libc::EOPNOTSUPP && group.clone_into().is_some() => {
-            group.make_threaded()?;
-            Ok(sys::process::clone3(flags, group.clone_into())?)
-        }
-        result => Ok(result?),
-    }
 }

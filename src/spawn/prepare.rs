@@ -1,14 +1,17 @@
 //! The parent's preparations: everything of the host that the child will need is opened here, before
 //! the first target inside the container is touched (CVE-2021-30465).
 
-use std::ffi::CString;
+use std::cell::OnceCell;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::idmap;
-use crate::error::{At, Code, Error, Result};
+use crate::error::{At, Code, Error, Findings, Result};
 use crate::host::Host;
+use crate::plan::devices::Device;
+use crate::plan::ids::{IdMappings, IdRange};
 use crate::plan::mounts::{Mount, Source};
 use crate::plan::namespaces::{Joined, Kind, Namespaces};
 use crate::plan::{Plan, Switch};
@@ -21,18 +24,29 @@ use crate::sys::mount::MountAttr;
 pub struct Prepared {
     /// The rootfs directory, for the child's current directory.
     pub rootfs: OwnedFd,
-    /// A detached clone of the rootfs' mounts; none with [`Switch::Chroot`].
-    pub tree: Option<OwnedFd>,
-    /// For each mount of the plan, a detached clone of its source if it is a bind mount.
-    pub sources: Vec<Option<OwnedFd>>,
-    /// A detached clone of the host's /dev/null, to mask files with.
-    pub null: Option<OwnedFd>,
     /// For each joined namespace of the plan, its file.
     pub namespaces: Vec<OwnedFd>,
     /// For each mount of the plan, the user namespace that maps its ids.
     pub id_maps: Vec<Option<OwnedFd>>,
     /// What will be the container's resctrl group.
     pub rdt: Option<RdtRecord>,
+    /// The maps of the container's user namespace, new or joined.
+    pub ids: Option<IdMappings>,
+    /// The sources of its mounts: opened by the parent or, where it may not, by the child.
+    pub sources: OnceCell<Sources>,
+}
+
+/// Detached clones of mounts.
+#[derive(Debug)]
+pub struct Sources {
+    /// The rootfs with its mounts; none with [`Switch::Chroot`].
+    pub tree: Option<OwnedFd>,
+    /// For each mount of the plan, its source if it is a bind mount.
+    pub mounts: Vec<Option<OwnedFd>>,
+    /// For each device of the plan, the host's node if that is to be bound.
+    pub devices: Vec<Option<OwnedFd>>,
+    /// The host's /dev/null, to mask files with.
+    pub null: Option<OwnedFd>,
 }
 
 /// Opens everything the plan names on the host.
@@ -40,23 +54,121 @@ pub fn prepare(plan: &Plan, host: &Host) -> Result<Prepared> {
     let namespaces = join_files(&plan.namespaces)?;
     foreign_only(plan, &namespaces)?;
     let rdt = plan.rdt.as_ref().map(|rdt| crate::rdt::intend(rdt, &plan.id)).transpose()?;
+    let ids = id_mappings(plan, &namespaces)?;
     let rootfs = open_rootfs(&plan.rootfs)?;
+    let id_maps = idmap::namespaces(plan, &namespaces, host)?;
+    let prepared = Prepared { rootfs, namespaces, id_maps, rdt, ids, sources: OnceCell::new() };
+    if plan.parent_opens {
+        sources(plan, (prepared.rootfs.as_fd(), c""), &prepared, None)?;
+    }
+    Ok(prepared)
+}
+
+/// Clones all sources, before the first target is touched. The root filesystem is given by a
+/// descriptor of this process' own mount namespace, the directory of the notify socket by that of the
+/// state directory, once it is there.
+pub fn sources(
+    plan: &Plan,
+    (dir, path): (BorrowedFd<'_>, &CStr),
+    prepared: &Prepared,
+    state: Option<&CStr>,
+) -> Result<()> {
     let tree = match plan.switch {
         Switch::Chroot => None,
         _ => Some(
-            clone_tree(rootfs.as_fd(), c"", true, plan.propagation)
+            clone_tree(dir, path, true, plan.propagation)
                 .map_err(Error::at(Code::E_ROOTFS, "/root/path"))?,
         ),
     };
-    let id_maps = idmap::namespaces(plan, &namespaces, host)?;
-    let sources = plan
+    let mounts = plan
         .mounts
         .iter()
-        .zip(&id_maps)
-        .map(|(mount, map)| source(mount, plan.propagation, map.as_ref()))
+        .zip(&prepared.id_maps)
+        .map(|(mount, map)| match (&mount.source, state) {
+            (Source::Notify, Some(state)) => {
+                let path = [state.to_bytes(), b"/", crate::sd_notify::DIRECTORY.to_bytes()];
+                let path = sys::cstr("open_tree", path.concat())?;
+                Ok(Some(clone_tree(sys::fs::CWD, &path, false, plan.propagation)?))
+            }
+            _ => source(mount, plan.propagation, map.as_ref()),
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let devices = plan
+        .devices
+        .iter()
+        .map(|device| if device.bind { node(device, plan.propagation).map(Some) } else { Ok(None) })
         .collect::<Result<Vec<_>>>()?;
     let null = if plan.masked.is_empty() { None } else { Some(null_device(plan.propagation)?) };
-    Ok(Prepared { rootfs, tree, sources, null, namespaces, id_maps, rdt })
+    match prepared.sources.set(Sources { tree, mounts, devices, null }) {
+        Ok(()) => Ok(()),
+        Err(_) => Err(Error::text(Code::E_INTERNAL, "the sources have been opened before")),
+    }
+}
+
+/// The maps of the user namespace. Those of a joined one are found out, and must be what config.json
+/// says of them, as far as it does.
+fn id_mappings(plan: &Plan, files: &[OwnedFd]) -> Result<Option<IdMappings>> {
+    let joined = plan.namespaces.joined.iter().zip(files);
+    let Some((user, file)) = joined.into_iter().find(|(joined, _)| joined.kind == Kind::User)
+    else {
+        return Ok(plan.ids.clone());
+    };
+    let at = user.at.leaf("/path");
+    if is_ours(Kind::User, file.as_fd())? {
+        let text = "is the user namespace of the runtime itself, which is inherited anyway";
+        return Err(Error::text(Code::E_ID_MAPPING, format!("{at}: {text}")));
+    }
+    let found = super::userns::maps_of(file.as_fd())
+        .map_err(|error| Error::text(Code::E_ID_MAPPING, format!("{at}: {error}")))?;
+    let same = |mut one: Vec<IdRange>, mut other: Vec<IdRange>| {
+        one.sort_by_key(|range| range.container);
+        other.sort_by_key(|range| range.container);
+        one == other
+    };
+    if let Some(asked) = plan.ids.clone() {
+        let there = found.clone();
+        if !same(asked.uids, there.uids) || !same(asked.gids, there.gids) {
+            let text = "its id maps are not those of uidMappings and gidMappings";
+            return Err(Error::text(Code::E_ID_MAPPING, format!("{at}: {text}")));
+        }
+    }
+    let mut findings = Findings::default();
+    crate::plan::ids::check_process(Some(&found), plan.process.as_ref(), &mut findings);
+    findings.finish()?;
+    Ok(Some(found))
+}
+
+/// The host's device node, at the same path or where udev has its number, verified to be that device.
+fn node(device: &Device, propagation: u64) -> Result<OwnedFd> {
+    let kind = device.mode & libc::S_IFMT;
+    let class = if kind == libc::S_IFBLK { "block" } else { "char" };
+    let (major, minor) = (libc::major(device.dev), libc::minor(device.dev));
+    let by_number = format!("/dev/{class}/{major}:{minor}");
+    let mut failed = sys::Error::new("open_tree", &device.path, libc::ENOENT);
+    for path in [&device.path, &by_number] {
+        let name =
+            sys::cstr("open_tree", path).map_err(Error::at(Code::E_DEVICE_NODE, device.at))?;
+        match clone_tree(sys::fs::CWD, &name, false, propagation) {
+            Ok(tree) => {
+                let stat = sys::fs::fstat(tree.as_fd())?;
+                if stat.st_mode & libc::S_IFMT == kind && stat.st_rdev == device.dev {
+                    return Ok(tree);
+                }
+            }
+            Err(error) if error.errno == libc::ENOENT => {}
+            Err(error) => failed = error,
+        }
+    }
+    let text = format!(
+        "{}: {}: in a user namespace the host's node {class} {major}:{minor} is bound, and there is \
+         none",
+        device.at,
+        device.path.escape_debug(),
+    );
+    match failed.errno {
+        libc::ENOENT => Err(Error::text(Code::E_DEVICE_NODE, text)),
+        _ => Err(Error::at(Code::E_DEVICE_NODE, device.at)(failed)),
+    }
 }
 
 /// The rootfs directory; a link as its last component is refused, for it could be changed.
@@ -71,7 +183,7 @@ fn open_rootfs(path: &Path) -> Result<OwnedFd> {
 /// A detached clone that gives nothing back to the host: private or slave from the start.
 pub fn clone_tree(
     dir: BorrowedFd<'_>,
-    path: &std::ffi::CStr,
+    path: &CStr,
     recursive: bool,
     propagation: u64,
 ) -> sys::Result<OwnedFd> {

@@ -5,6 +5,7 @@
 //! | from | message | when | payload | next |
 //! |---|---|---|---|---|
 //! | parent | `Go` | always, when limits and the record are in place | – | child works through its steps |
+//! | first child | `Init` | where a user namespace is joined | the second child's pidfd | parent goes on with that one |
 //! | child | `Console` | with a terminal | the pty's master | – |
 //! | child | `AtHooks` | if prestart or createRuntime hooks exist | – | `HooksDone` |
 //! | parent | `HooksDone` | after those hooks | – | child goes on |
@@ -32,6 +33,7 @@ pub const PAYLOAD_MAX: usize = 4096 + 512;
 #[allow(missing_docs, reason = "see the table above")]
 pub enum Message {
     Go,
+    Init(OwnedFd),
     Console(OwnedFd),
     AtHooks,
     HooksDone,
@@ -66,6 +68,7 @@ const FAILED: u32 = 6;
 const LISTENING: u32 = 7;
 const LISTENER: u32 = 8;
 const LISTENER_DONE: u32 = 9;
+const INIT: u32 = 10;
 const HEADER: usize = 16;
 
 fn header(tag: u32, step: u32, errno: i32, length: usize) -> [u8; HEADER] {
@@ -122,6 +125,7 @@ pub fn send(socket: BorrowedFd<'_>, message: &Message) -> Result<()> {
     let plain = |tag| sys::socket::send(socket, &header(tag, 0, 0, 0), &[]);
     match message {
         Message::Go => plain(GO),
+        Message::Init(pidfd) => sys::socket::send(socket, &header(INIT, 0, 0, 0), &[pidfd.as_fd()]),
         Message::Console(master) => {
             sys::socket::send(socket, &header(CONSOLE, 0, 0, 0), &[master.as_fd()])
         }
@@ -180,6 +184,7 @@ fn decode(bytes: &[u8], fd: Option<OwnedFd>) -> Option<Message> {
         return None;
     }
     match (tag, fd) {
+        (INIT, Some(fd)) => Some(Message::Init(fd)),
         (CONSOLE, Some(fd)) => Some(Message::Console(fd)),
         (GO, None) => Some(Message::Go),
         (AT_HOOKS, None) => Some(Message::AtHooks),
@@ -226,6 +231,7 @@ mod tests {
         assert!(decode(&header(99, 0, 0, 0), None).is_none());
         assert!(decode(&header(CONSOLE, 0, 0, 0), None).is_none());
         assert!(decode(&header(LISTENER, 0, 0, 0), None).is_none());
+        assert!(decode(&header(INIT, 0, 0, 0), None).is_none());
         assert!(decode(&header(FAILED, 0, 0, 4000), None).is_none());
         let mut long = header(FAILED, 0, 0, PAYLOAD_MAX + 1).to_vec();
         long.extend(vec![b'x'; PAYLOAD_MAX + 1]);

@@ -184,10 +184,15 @@ pub fn make(maps: &IdMappings, host: &Host) -> Result<OwnedFd> {
 pub fn maps_of(namespace: BorrowedFd<'_>) -> Result<IdMappings> {
     let waiting = Waiting::clone(0, Some(namespace))?;
     waiting.entered()?;
-    Ok(IdMappings {
-        uids: read_map(waiting.child.pid, "uid_map")?,
-        gids: read_map(waiting.child.pid, "gid_map")?,
-    })
+    maps_of_process(waiting.child.pid)
+}
+
+/// The maps of the user namespace that a process is in, in ids of our own.
+///
+/// # Errors
+/// When it is gone.
+pub fn maps_of_process(pid: i32) -> Result<IdMappings> {
+    Ok(IdMappings { uids: read_map(pid, "uid_map")?, gids: read_map(pid, "gid_map")? })
 }
 
 fn read_map(pid: i32, name: &str) -> Result<Vec<IdRange>> {

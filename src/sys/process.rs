@@ -79,6 +79,34 @@ pub fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Option<Child
     Ok(Some(Child { pid, pidfd }))
 }
 
+/// clone3(2) of a sibling: a child of our parent, which gets the signal that our own end would send.
+/// Returns its pidfd, `None` in the child. As [`clone3`] otherwise.
+pub fn clone3_sibling(flags: i32) -> Result<Option<OwnedFd>> {
+    let mut pidfd: i32 = -1;
+    // SAFETY: clone_args is plain data for which all-zero is valid.
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.flags = u64::from((flags | libc::CLONE_PIDFD | libc::CLONE_PARENT).cast_unsigned());
+    args.pidfd = (&raw mut pidfd) as u64;
+    // SAFETY: as in clone3.
+    let ret =
+        unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<libc::clone_args>()) };
+    if check(ret, "clone3", "")? == 0 {
+        return Ok(None);
+    }
+    // SAFETY: the kernel stored a new descriptor there, as CLONE_PIDFD was asked for.
+    Ok(Some(unsafe { OwnedFd::from_raw_fd(pidfd) }))
+}
+
+/// The pid of a pidfd's process in our pid namespace, from `/proc/self/fdinfo`; `None` once it is gone.
+pub fn pid_of(pidfd: BorrowedFd<'_>) -> Result<Option<i32>> {
+    let path = super::cstr("open", format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd()))?;
+    let file = super::fs::open(&path, libc::O_RDONLY)?;
+    let text = super::fs::read_to_end(std::os::fd::AsFd::as_fd(&file), 4096)?;
+    let text = String::from_utf8_lossy(&text);
+    let pid = text.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok());
+    Ok(pid.filter(|pid| *pid > 0))
+}
+
 /// `_exit`(2): no handlers, no flush; the only way out of a cloned child besides execve.
 pub fn exit_now(code: i32) -> ! {
     // SAFETY: does not return and runs nothing of ours.

@@ -1,0 +1,98 @@
+//! Into a user namespace, and what is first of all done there.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use super::Child;
+use crate::error::Result;
+use crate::plan::namespaces::Kind;
+use crate::spawn::protocol::{self, Message};
+use crate::sys;
+
+/// What the first of two children enters, before it clones the second one there.
+#[derive(Debug)]
+pub struct Through<'a> {
+    /// The user namespace: its file, or the pidfd of a process in it.
+    pub user: BorrowedFd<'a>,
+    /// What to enter once the rights over it are there. A parent with rights of its own has lent them.
+    pub rest: Vec<(i32, BorrowedFd<'a>)>,
+    /// What the second child gets of its own: `CLONE_NEW*`.
+    pub flags: i32,
+}
+
+/// The first child, where a user namespace is joined: pid namespaces are made, and may be entered, only
+/// from inside of it. Its clone is a child of the runtime, too, and is told to it by its pidfd.
+pub fn go_through(mut child: Child<'_>, through: &Through<'_>) -> ! {
+    match through_to_the_second(&child, through) {
+        Ok(None) => super::run(child),
+        Ok(Some(())) => sys::process::exit_now(0),
+        Err(error) => child.fail(u32::MAX, &error),
+    }
+}
+
+fn through_to_the_second(child: &Child<'_>, through: &Through<'_>) -> Result<Option<()>> {
+    // Others may live in there, and trace what is dumpable.
+    sys::process::set_dumpable(false)?;
+    sys::process::set_pdeathsig(libc::SIGKILL)?;
+    sys::process::setns(through.user, libc::CLONE_NEWUSER)
+        .map_err(|error| error.about(Kind::User.name()))?;
+    rearm()?;
+    for (kind, file) in &through.rest {
+        sys::process::setns(*file, *kind)?;
+    }
+    let Some(second) = sys::process::clone3_sibling(through.flags)? else { return Ok(None) };
+    protocol::send(child.socket()?, &Message::Init(second))?;
+    Ok(Some(()))
+}
+
+/// A change of credentials makes the process dumpable by fs.suid_dumpable's rule and forgets the death
+/// signal (commit_creds); setns(2) to a user namespace is one.
+pub fn rearm() -> Result<()> {
+    sys::process::set_dumpable(false)?;
+    Ok(sys::process::set_pdeathsig(libc::SIGKILL)?)
+}
+
+/// Becomes root of the container's user namespace, or its process' user where root is not mapped:
+/// what is made from here on belongs to it.
+pub fn container_root(child: &Child<'_>) -> Result<()> {
+    let process = child.process;
+    if !process.is_some_and(|process| process.keep_groups) {
+        match sys::cred::setgroups(&[]) {
+            // Denied in this user namespace, which has one group only: they cannot be dropped.
+            Err(error) if error.errno == libc::EPERM => {}
+            result => result?,
+        }
+    }
+    let own = |id: Option<u32>, set: fn(u32) -> sys::Result<()>| match (set(0), id) {
+        // 0 is not mapped.
+        (Err(error), Some(id)) if error.errno == libc::EINVAL => set(id),
+        (result, _) => result,
+    };
+    own(process.map(|process| process.gid), sys::cred::setresgid)?;
+    own(process.map(|process| process.uid), sys::cred::setresuid)?;
+    rearm()
+}
+
+/// A new time namespace, entered at once. Its clocks can be set only before anybody is in it.
+pub fn time_namespace(child: &Child<'_>) -> Result<()> {
+    sys::process::unshare(libc::CLONE_NEWTIME)?;
+    let offsets = &child.create()?.plan.namespaces.time_offsets;
+    if !offsets.is_empty() {
+        let file = sys::fs::open(c"/proc/self/timens_offsets", libc::O_WRONLY)?;
+        let text = offsets.concat();
+        sys::fs::write(file.as_fd(), text.as_bytes())
+            .map_err(|error| error.about(format_args!("{:?}", text.trim_end())))?;
+    }
+    // unshare(2) moves only children, and on newer kernels us at execve.
+    let own: OwnedFd = sys::fs::open(c"/proc/self/ns/time_for_children", libc::O_RDONLY)?;
+    sys::process::setns(own.as_fd(), libc::CLONE_NEWTIME)?;
+    Ok(sys::process::set_dumpable(false)?)
+}
+
+/// Clones the sources of all mounts, in our own mount namespace, where the parent had no right to.
+pub fn sources(child: &Child<'_>) -> Result<()> {
+    let create = child.create()?;
+    let here = (sys::fs::CWD, c".");
+    let state = Some(create.staging);
+    crate::spawn::prepare::sources(create.plan, here, create.prepared, state)?;
+    super::open_cgroup_trees(create.cgroup_mounts, create.plan)
+}

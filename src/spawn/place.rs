@@ -1,0 +1,112 @@
+//! Where a child goes, and what the parent does for one in a user namespace, which has no rights outside
+//! of it.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use super::borrow;
+use super::child::{end_child, render};
+use super::prepare::Prepared;
+use super::protocol::{self, Message};
+use crate::cgroup::Group;
+use crate::error::{Code, Error, Result};
+use crate::init::user::Through;
+use crate::plan::Plan;
+use crate::plan::ids::IdMappings;
+use crate::plan::namespaces::Kind;
+use crate::plan::process::Process;
+use crate::sys;
+
+/// Raises the hard limits that must rise: the child's root cannot. It sets the exact values itself,
+/// when they do not hinder its work any more.
+pub fn raise_limits(pid: i32, process: &Process) -> Result<()> {
+    for limit in &process.rlimits {
+        let (soft, hard) =
+            sys::sched::rlimit(pid, limit.resource).map_err(Error::at(Code::E_RLIMIT, limit.at))?;
+        if limit.hard > hard {
+            sys::sched::set_rlimit(pid, limit.resource, soft, limit.hard)
+                .map_err(|error| Error::at(Code::E_RLIMIT, limit.at)(error.about(&limit.name)))?;
+        }
+    }
+    Ok(())
+}
+
+/// Gives the caller's own stdio to the process' user, who is somebody outside, too.
+pub fn give_stdio(process: &Process, ids: &IdMappings) -> Result<()> {
+    match ids.host_uid(process.uid) {
+        Some(uid) if !process.terminal => crate::init::console::own_stdio(uid),
+        _ => Ok(()),
+    }
+}
+
+/// Makes the process' user the owner of its cgroup, where the spec wants that.
+pub fn give_cgroup(plan: &Plan, prepared: &Prepared, group: &Group) -> Result<()> {
+    let (true, Some(process)) = (plan.owns_cgroup, &plan.process) else { return Ok(()) };
+    let uid = match &prepared.ids {
+        Some(ids) => ids.host_uid(process.uid),
+        None => Some(process.uid),
+    };
+    match uid {
+        Some(uid) => group.give_to(uid, plan.cgroup.optional),
+        None => Ok(()),
+    }
+}
+
+/// The second of two children, cloned by the first one from inside of a user namespace. The first one
+/// has ended when this returns.
+pub fn second(first: sys::process::Child, socket: &OwnedFd) -> Result<sys::process::Child> {
+    match second_of(&first, socket) {
+        Ok(second) => Ok(second),
+        Err(error) => Err(super::also(error, end_child(&first))),
+    }
+}
+
+fn second_of(first: &sys::process::Child, socket: &OwnedFd) -> Result<sys::process::Child> {
+    let pidfd = match protocol::receive(socket.as_fd())? {
+        Message::Init(pidfd) => pidfd,
+        Message::Failed(failure) => return Err(render(&[], &failure)),
+        Message::End => {
+            return Err(Error::text(Code::E_NAMESPACE, "the user namespace could not be entered"));
+        }
+        _ => return Err(Error::text(Code::E_INTERNAL, "the child spoke out of turn")),
+    };
+    sys::process::wait(first.pidfd.as_fd(), true)?;
+    match sys::process::pid_of(pidfd.as_fd())? {
+        Some(pid) => Ok(sys::process::Child { pid, pidfd }),
+        None => Err(Error::text(Code::E_INIT_DIED, "the child is gone")),
+    }
+}
+
+/// The namespaces to borrow for the clone, and what a first child has to go through where a user
+/// namespace is joined. Without rights of our own nothing can be borrowed: that child has them, inside.
+pub fn joined<'a>(
+    plan: &Plan,
+    prepared: &'a Prepared,
+    lends: bool,
+) -> (Vec<(Kind, BorrowedFd<'a>)>, Option<Through<'a>>) {
+    let named = || {
+        let files = prepared.namespaces.iter().map(AsFd::as_fd);
+        plan.namespaces.joined.iter().map(|joined| joined.kind).zip(files)
+    };
+    let lent = || named().filter(|(kind, _)| borrow::is_lendable(*kind));
+    let Some((_, user)) = named().find(|(kind, _)| *kind == Kind::User) else {
+        return (lent().collect(), None);
+    };
+    let flags = plan.namespaces.cloned();
+    if lends {
+        return (lent().collect(), Some(Through { user, rest: Vec::new(), flags }));
+    }
+    let rest = lent().map(|(kind, file)| (kind.flag(), file)).collect();
+    (Vec::new(), Some(Through { user, rest, flags }))
+}
+
+/// clone3, on v2 straight into the cgroup. `None` is the child.
+pub fn clone_into(flags: u64, group: &Group) -> Result<Option<sys::process::Child>> {
+    match sys::process::clone3(flags, group.clone_into()) {
+        // The parent cgroup is threaded, so a new one below it starts as invalid for processes.
+        Err(error) if error.errno == libc::EOPNOTSUPP && group.clone_into().is_some() => {
+            group.make_threaded()?;
+            Ok(sys::process::clone3(flags, group.clone_into())?)
+        }
+        result => Ok(result?),
+    }
+}
