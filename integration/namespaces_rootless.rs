@@ -343,3 +343,78 @@ fn rootless_joined_user_namespace() {
     user.call(&["delete", "--force", "two"]).run().ok();
     user.ends();
 }
+
+/// A directory of the user's in the cgroup tree, and the runtime in it, as systemd gives it to a user.
+struct Delegated {
+    dir: std::path::PathBuf,
+}
+
+impl Delegated {
+    fn new(user: &mut Rootless) -> Delegated {
+        let name = format!("{}-delegated", user.bundle.name());
+        let dir = host::cgroup_dir("", &format!("/{name}"));
+        fs::create_dir_all(dir.join("runner")).unwrap();
+        let (status, text) = host::tool(&["chown", "-R", "1000:1000", dir.to_str().unwrap()]);
+        assert!(status.success(), "{text}");
+        let procs = dir.join("runner/cgroup.procs");
+        let script = format!("echo $$ > {} && exec \"$@\"", procs.display());
+        let mut through = words("sh -c");
+        through.extend([script, "sh".to_string()]);
+        through.append(&mut user.through);
+        user.through = through;
+        user.bundle.edit(|config| config.set("/linux/cgroupsPath", format!("/{name}/web")));
+        Delegated { dir }
+    }
+}
+
+impl Drop for Delegated {
+    fn drop(&mut self) {
+        for dir in [self.dir.join("runner"), self.dir.clone()] {
+            let _ = fs::remove_dir(dir);
+        }
+    }
+}
+
+#[test]
+fn rootless_with_a_delegated_cgroup() {
+    require!(root, cgroup_v2, program("setpriv"));
+    let mut user = Rootless::new(|config| config);
+    let outside = user.through.clone();
+    let delegated = Delegated::new(&mut user);
+    user.create().run().ok();
+    user.call(&["start", "web"]).run().ok();
+    let own = delegated.dir.join("web");
+    let pids = || host::cgroup_procs(&own);
+    assert_eq!(pids(), [user.init().0]);
+    user.exec(&["--detach"], &["sleep", "1000"]);
+    assert_eq!(pids().len(), 2);
+    assert_eq!(user.call(&["ps", "--format", "json", "web"]).run().ok().json(), json!(pids()));
+    // From elsewhere the kernel lets nobody in, and exec puts nobody elsewhere.
+    let through: Vec<&str> = outside.iter().map(String::as_str).collect();
+    let call = user.bundle.onggi(&["exec", "web", "true"]).through(&through).without_log();
+    call.run().exits(255).fails_with("permission denied");
+    user.call(&["kill", "web", "KILL"]).run().ok();
+    eventually("it is stopped", || {
+        let state = user.call(&["state", "web"]).run().ok().json();
+        (state["status"] == "stopped").then_some(())
+    });
+    user.call(&["delete", "web"]).run().ok();
+    assert!(!own.exists());
+    drop(delegated);
+    user.bundle.assert_clean();
+}
+
+/// A limit of a controller that is passed down holds.
+#[test]
+fn rootless_limits_in_a_delegated_cgroup() {
+    require!(root, v2_controller("pids"), program("setpriv"));
+    let mut user = Rootless::new(|config| config.set("/linux/resources/pids/limit", 50));
+    let delegated = Delegated::new(&mut user);
+    // Who delegates passes the controllers down.
+    fs::write(delegated.dir.parent().unwrap().join("cgroup.subtree_control"), "+pids").unwrap();
+    user.create().run().ok();
+    assert_eq!(fs::read_to_string(delegated.dir.join("web/pids.max")).unwrap(), "50\n");
+    user.call(&["delete", "--force", "web"]).run().ok();
+    drop(delegated);
+    user.bundle.assert_clean();
+}

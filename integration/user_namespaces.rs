@@ -373,3 +373,37 @@ fn failed_create_in_a_user_namespace_leaves_nothing() {
     web.create().fails_with("no such file or directory");
     pod.remove();
 }
+
+/// config-linux.md, "Cgroup ownership": with a cgroup namespace and a mount for writing the user may
+/// make cgroups of its own, and not change its limits.
+#[test]
+fn cgroup_that_is_writable_belongs_to_the_process_user() {
+    require!(root, cgroup_v2);
+    let writable = |config: &mut Config| {
+        let mounts = config["mounts"].as_array_mut().unwrap();
+        for mount in mounts.iter_mut().filter(|mount| mount["destination"] == "/sys/fs/cgroup") {
+            mount["options"].as_array_mut().unwrap().retain(|option| option != "ro");
+        }
+    };
+    let user = json!({ "uid": 33, "gid": 33 });
+    let bundle = bundle(|config| {
+        writable(config);
+        config.set("/process/user", user)
+    });
+    let web = bundle.container("web");
+    web.up();
+    let owner = |file: &str| std::fs::metadata(bundle.cgroup("").join(file)).unwrap().uid();
+    for file in ["", "cgroup.procs", "cgroup.subtree_control", "cgroup.threads"] {
+        assert_eq!(owner(file), HOST + 33, "{file}");
+    }
+    assert_eq!(owner("cgroup.max.depth"), 0);
+    web.sh("mkdir /sys/fs/cgroup/own && echo $$ > /sys/fs/cgroup/own/cgroup.procs").ok();
+    web.sh("echo 1 > /sys/fs/cgroup/cgroup.max.depth").fails();
+    web.remove();
+    // For reading only it stays the host's.
+    let bundle = self::bundle(|config| config);
+    let web = bundle.container("web");
+    web.up();
+    assert_eq!(std::fs::metadata(bundle.cgroup("")).unwrap().uid(), 0);
+    web.remove();
+}
