@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use serde_json::{Value, json};
 
 use crate::support::refusal::refused_at;
-use crate::support::{Bundle, Container};
+use crate::support::{Bundle, Config, Container, host};
 
 fn map(container: u32, host: u32, size: u32) -> Value {
     json!([{ "containerID": container, "hostID": host, "size": size }])
@@ -183,4 +183,71 @@ fn idmap_refused_with_its_pointer() {
     bundle.edit(|config| config.set("/mounts/7", mapped("data", &["rbind"])));
     bundle.edit(|config| config.set("/mounts/7/uidMappings/0/size", 0));
     refused_at(&bundle, &["/mounts/7/uidMappings"]);
+}
+
+/// A new user namespace whose ids 0 to 65535 are 100000 and on.
+fn in_user_namespace(config: &mut Config) -> &mut Config {
+    config.set("/linux/uidMappings", map(0, 100_000, 65536));
+    config.set("/linux/gidMappings", map(0, 100_000, 65536));
+    config.push("/linux/namespaces", json!({ "type": "user" }))
+}
+
+/// The root filesystem, but not the data, is the container's own.
+fn own(bundle: &Bundle) {
+    let rootfs = bundle.rootfs();
+    let (status, text) = host::tool(&["chown", "-Rh", "100000:100000", rootfs.to_str().unwrap()]);
+    assert!(status.success(), "{text}");
+}
+
+fn without_maps(options: &[&str]) -> Value {
+    json!({ "destination": "/data", "type": "none", "source": "data", "options": options })
+}
+
+/// Root's files are the container's root's, where nothing was chowned.
+#[test]
+fn idmap_with_the_maps_of_the_containers_new_user_namespace() {
+    require!(root);
+    let all = [
+        (["rbind", "idmap"], "/data/zero 0:0\n/data/one 1:1\n"),
+        (["rbind", "ridmap"], "/data/zero 0:0\n/data/one 1:1\n"),
+        (["rbind", "rw"], "/data/zero 65534:65534\n/data/one 65534:65534\n"),
+    ];
+    for (options, expected) in all {
+        let bundle = bundle_with(without_maps(&options));
+        bundle.edit(in_user_namespace);
+        own(&bundle);
+        shows(&bundle, expected);
+    }
+}
+
+#[test]
+fn idmap_with_own_maps_in_a_user_namespace() {
+    require!(root);
+    let bundle = bundle_with(mapped("data", &["rbind", "idmap"]));
+    bundle.edit(|config| {
+        // The filesystem's 0 is the container's 5, its 1 the container's 6.
+        let map = map(0, 100_005, 100);
+        config.set("/mounts/7/uidMappings", map.clone()).set("/mounts/7/gidMappings", map);
+        in_user_namespace(config)
+    });
+    own(&bundle);
+    shows(&bundle, "/data/zero 5:5\n/data/one 6:6\n");
+}
+
+#[test]
+fn idmap_with_the_maps_of_a_joined_user_namespace() {
+    require!(root);
+    let bundle = bundle_with(without_maps(&["rbind", "idmap"]));
+    bundle.edit(|config| in_user_namespace(config).args(&["sleep", "1000"]));
+    own(&bundle);
+    let pod = bundle.container("pod");
+    pod.up();
+    let path = format!("/proc/{}/ns/user", pod.init().0);
+    let source = bundle.path().join("data");
+    let web = bundle.another("web", |config| {
+        config.join_namespace("user", &path);
+        config.set("/mounts/7/source", source.to_str().unwrap());
+        config.args(&["stat", "-c", "%u:%g", "/data/one"])
+    });
+    assert_eq!(web.run().ok().stdout, "1:1\n");
 }
