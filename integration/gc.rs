@@ -43,10 +43,11 @@ fn gc_removes_what_a_killed_create_has_left() {
     let bundle = crashed();
     assert!(!directories(&bundle).is_empty());
     let told = gc(&bundle, &["--dry-run"]);
-    assert!(told.starts_with("web: would remove, create did not finish: cgroup /"), "{told}");
+    assert!(told.starts_with("web: would remove, create did not finish: "), "{told}");
+    assert!(told.contains("cgroup /"), "{told}");
     assert!(!directories(&bundle).is_empty() && bundle.root().join("web").is_dir());
     let told = gc(&bundle, &[]);
-    assert!(told.starts_with("web: removed, create did not finish: cgroup /"), "{told}");
+    assert!(told.starts_with("web: removed, create did not finish: "), "{told}");
     bundle.assert_clean();
     assert_eq!(gc(&bundle, &[]), "");
 }

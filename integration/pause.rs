@@ -136,3 +136,37 @@ fn delete_force_of_a_paused_container_kills_all_its_processes() {
         bundle.assert_clean();
     }
 }
+
+/// A pod whose parent cgroup an engine has frozen: not ours to thaw, and told at once.
+#[test]
+fn resume_of_a_container_that_is_frozen_from_above() {
+    require!(root);
+    let bundle = Bundle::new();
+    let path = format!("/{}/two", bundle.name());
+    bundle.edit(|config| config.set("/linux/cgroupsPath", path.as_str()));
+    let web = bundle.container("web");
+    web.up();
+    let parent = bundle.cgroup("freezer").with_file_name("");
+    let freeze = |on: bool| {
+        let v2 = if on { "1" } else { "0" };
+        let v1 = if on { "FROZEN" } else { "THAWED" };
+        let (file, value) =
+            if host::is_v2() { ("cgroup.freeze", v2) } else { ("freezer.state", v1) };
+        fs::write(parent.join(file), value).unwrap();
+    };
+    freeze(true);
+    web.becomes("paused");
+    web.call("resume", &[]).run().fails_with("a cgroup above it is frozen");
+    assert_eq!(web.status(), "paused");
+    if host::is_v2() {
+        // v2 lets frozen processes die.
+        web.delete_force().ok();
+    } else {
+        web.delete_force().fails_with("a cgroup above it is frozen");
+        freeze(false);
+        assert_eq!(web.status(), "running");
+        web.delete_force().ok();
+    }
+    freeze(false);
+    host::clean(bundle.name());
+}

@@ -87,7 +87,9 @@ pub fn remove(root: &Path, container: &Container) -> Result<Vec<Finding>> {
 /// frozen (`FREEZING`).
 fn thaw(container: &Container) -> Result<()> {
     match Group::open_freezer(&container.state.cgroup, &mut Mounts::default())? {
-        Some(group) if group.is_stopped()? => group.freeze(false, UNDO_DEADLINE),
+        Some(group) if group.is_v1("freezer") && group.is_stopped()? => {
+            group.freeze(false, UNDO_DEADLINE)
+        }
         _ => Ok(()),
     }
 }

@@ -128,8 +128,9 @@ impl Look<'_> {
 
     fn cpu(&mut self) -> Result<()> {
         const NANOS_PER_TICK: u64 = 10_000_000;
-        let v2 = self.group.read_v2("cpu.stat")?;
-        if self.group.is_v1("cpuacct") {
+        let v1 = self.group.is_v1("cpuacct");
+        let v2 = if v1 { None } else { self.group.read_v2("cpu.stat")? };
+        if v1 {
             self.number("cpu_usage_seconds", "cpuacct", "cpuacct.usage", "")?;
             let stat = self.group.read_v1("cpuacct", "cpuacct.stat")?.unwrap_or_default();
             self.put("cpu_user_seconds", field(&stat, "user") * NANOS_PER_TICK);

@@ -59,11 +59,16 @@ pub(super) fn freeze(dirs: &[Dir], on: bool, deadline: Duration) -> Result<()> {
     };
     let end = Instant::now() + deadline;
     let reached = if is_v1 { freeze_v1(dir, on, end) } else { freeze_v2(dir, on, end) };
+    if let (false, Ok(false)) = (on, &reached) {
+        if is_frozen_above(dir, is_v1)? {
+            let text = format!("{}: a cgroup above it is frozen", dir.place.dir());
+            return Err(Error::text(Code::E_FREEZE, text));
+        }
+    }
     let failure = match reached {
         Ok(true) => return Ok(()),
         Ok(false) => {
-            let what =
-                if on { "not all processes froze" } else { "still frozen, perhaps from above" };
+            let what = if on { "not all processes froze" } else { "still frozen" };
             Error::text(Code::E_FREEZE, format!("{}: {what} within {deadline:?}", dir.place.dir()))
         }
         Err(error) => Error::at(Code::E_FREEZE, dir.place.dir())(error),
@@ -79,6 +84,9 @@ pub(super) fn freeze(dirs: &[Dir], on: bool, deadline: Duration) -> Result<()> {
 
 fn freeze_v2(dir: &Dir, on: bool, end: Instant) -> crate::sys::Result<bool> {
     dir::write(dir, c"cgroup.freeze", if on { "1" } else { "0" })?;
+    if !on && is_frozen_above(dir, false)? {
+        return Ok(false);
+    }
     v2::wait_event(dir, "frozen", on.into(), end)
 }
 
@@ -92,6 +100,9 @@ fn freeze_v1(dir: &Dir, on: bool, end: Instant) -> crate::sys::Result<bool> {
         if dir::read(dir, c"freezer.state")?.trim() == wanted {
             return Ok(true);
         }
+        if !on && is_frozen_above(dir, true)? {
+            break;
+        }
         if on && round.is_multiple_of(32) {
             thaw_v1(dir)?;
         }
@@ -100,6 +111,18 @@ fn freeze_v1(dir: &Dir, on: bool, end: Instant) -> crate::sys::Result<bool> {
         }
     }
     Ok(false)
+}
+
+/// Whether the processes stay frozen for the sake of a cgroup above, which is not ours to thaw.
+fn is_frozen_above(dir: &Dir, is_v1: bool) -> crate::sys::Result<bool> {
+    let file = if is_v1 { c"freezer.parent_freezing" } else { c"../cgroup.events" };
+    match dir::read(dir, file) {
+        Ok(text) if is_v1 => Ok(text.trim() == "1"),
+        Ok(text) => Ok(dir::field(&text, "frozen") == Some(1)),
+        // The root of the hierarchy has no such file.
+        Err(error) if dir::is_gone(&error) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Asks v1 to thaw; done at once unless a parent is frozen.
