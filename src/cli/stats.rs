@@ -74,19 +74,28 @@ fn look(globals: &Globals, asked: &[String], watch: Option<&OwnedFd>) -> Result<
             (false, _) => Err(Error::text(Code::E_NOT_FOUND, DOES_NOT_EXIST)),
         };
     };
-    if let Some(watch) = watch {
-        let mask = libc::IN_CREATE | libc::IN_DELETE;
-        notify::watch(watch.as_fd(), root.as_fd(), mask)?;
-    }
+    let notice = |dir: &OwnedFd| match watch {
+        Some(watch) => {
+            let mask = libc::IN_CREATE | libc::IN_DELETE | libc::IN_MOVED_TO;
+            notify::watch(watch.as_fd(), dir.as_fd(), mask)
+        }
+        None => Ok(()),
+    };
+    notice(&root)?;
     let ids = if all { container::ids(root.as_fd())? } else { asked.to_vec() };
     let (pass, mut mounts) = (Pass::begin()?, Mounts::default());
     let mut rows = Vec::with_capacity(ids.len());
     for id in ids {
+        if let (true, Some(_)) = (all, watch) {
+            // Before the record is looked for: one that comes later is noticed.
+            container::open_dir_in(root.as_fd(), &id)?.as_ref().map_or(Ok(()), notice)?;
+        }
         let container = match Container::open_in(root.as_fd(), &id) {
             // Deleted since the directory was read, or reserved and not yet recorded.
             Err(error) if all && error.to_string() == DOES_NOT_EXIST => continue,
             other => other.map_err(|error| Error::text(error.code(), format!("{id}: {error}")))?,
         };
+        notice(&container.dir)?;
         let group = Group::open_counting(&container.state.cgroup, &mut mounts)?;
         let values = group.as_ref().map_or(Ok(Values::new()), |group| pass.values(group))?;
         if let (Some(watch), Some(group)) = (watch, &group) {
