@@ -273,14 +273,18 @@ fn exceptions(rules: &[RuleAt], exact: bool) -> Result<(bool, Vec<RuleAt>), At> 
 }
 
 /// The kernel wants one exception to hold all bits of an access, so the bits of wider exceptions are
-/// added to the narrower ones (`c 1:* r` and `c 1:3 w` must allow opening 1:3 for both).
+/// added to the narrower ones (`c 1:* r` and `c 1:3 w` must allow opening 1:3 for both). mknod(2) is
+/// an access of its own, so its bit stays where the config has it.
 fn add_exception(exceptions: &mut Vec<RuleAt>, mut rule: DeviceRule, at: At) {
+    const OPENING: u8 = Access::READ.0 | Access::WRITE.0;
     for (other, _) in exceptions.iter_mut() {
-        if rule.covers(other) {
-            other.access.0 |= rule.access.0;
+        let same = other.covers(&rule) && rule.covers(other);
+        let bits = if same { Access::ALL.0 } else { OPENING };
+        if rule.covers(other) && (same || other.access.0 & OPENING != 0) {
+            other.access.0 |= rule.access.0 & bits;
         }
-        if other.covers(&rule) {
-            rule.access.0 |= other.access.0;
+        if other.covers(&rule) && rule.access.0 & OPENING != 0 {
+            rule.access.0 |= other.access.0 & bits;
         }
     }
     let same = |other: &DeviceRule| other.covers(&rule) && rule.covers(other);

@@ -121,7 +121,7 @@ fn update_leaves_device_rules_alone_unless_others_are_given() {
     // v1: no moment without the rules that stay.
     assert_eq!(
         changes(kept.clone(), asked.clone(), &v1()),
-        "devices.deny = c 1:11 rm; devices.allow = c 10:229 rwm"
+        "devices.deny = c 1:11 r; devices.allow = c 10:229 rwm"
     );
     let text = changes(kept, asked, &v2());
     assert!(text.contains("allow c 10:229 rwm") && !text.contains("1:11"), "{text}");
