@@ -67,3 +67,56 @@ pub fn version() -> String {
         COMMIT.unwrap_or("unknown")
     )
 }
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "a golden file of the repository")]
+mod tests {
+    use std::path::Path;
+
+    use serde_json::Value;
+
+    use super::document;
+
+    /// The document is part of the interface: engines decide by it, so a change must be seen. And what
+    /// features.md asks for: no null, both versions, an order that does not change.
+    #[test]
+    fn golden_features_of_this_build() {
+        let text = format!("{:#}\n", document()).replace(env!("CARGO_PKG_VERSION"), "VERSION");
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/cli/testdata/features.json");
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            assert!(std::fs::write(&file, &text).is_ok());
+        }
+        assert_eq!(text, std::fs::read_to_string(&file).unwrap_or_default(), "see UPDATE_GOLDEN");
+        assert!(!text.contains("null"));
+        let document = document();
+        let version = |key: &str| document[key].as_str().unwrap_or_default().to_owned();
+        assert!(
+            version("ociVersionMin") == "1.0.0" && version("ociVersionMax").starts_with("1.3.")
+        );
+        let known =
+            ["ociVersionMin", "ociVersionMax", "hooks", "mountOptions", "linux", "annotations"];
+        let linux = [
+            "namespaces",
+            "capabilities",
+            "cgroup",
+            "seccomp",
+            "apparmor",
+            "selinux",
+            "intelRdt",
+            "memoryPolicy",
+            "mountExtensions",
+            "netDevices",
+        ];
+        let members = |value: &Value| -> Vec<String> {
+            value.as_object().into_iter().flatten().map(|(key, _)| key.clone()).collect()
+        };
+        for key in members(&document) {
+            assert!(known.contains(&&*key) || key == "potentiallyUnsafeConfigAnnotations", "{key}");
+        }
+        for key in members(&document["linux"]) {
+            assert!(linux.contains(&&*key), "{key} is no member of spec 1.3");
+        }
+        let annotations = document["annotations"].as_object().into_iter().flatten();
+        assert!(annotations.map(|(_, value)| value).all(Value::is_string));
+    }
+}
