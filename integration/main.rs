@@ -40,6 +40,7 @@ mod annotations;
 mod apparmor;
 mod cgroup;
 mod cgroup_faults;
+mod conformance;
 mod console;
 mod contract_args;
 mod contract_cli;

@@ -337,3 +337,18 @@ fn intel_rdt_refused_with_its_pointer() {
     }
     assert!(!root.join("web").exists() && !root.join("missing").exists());
 }
+
+/// config-linux.md: `/` is the class of everybody else, which is never removed.
+#[test]
+fn intel_rdt_closid_of_the_root_group() {
+    require!(root, program("unshare"));
+    let bundle = Bundle::with(|config| rdt(config, json!({ "closID": "/" })));
+    let root = fake_resctrl(&bundle);
+    fs::write(root.join("schemata"), "    L3:0=ff\n").unwrap();
+    fs::write(root.join("tasks"), "").unwrap();
+    let web = bundle.container("web");
+    create_with(&web, &bundle, &root).ok();
+    assert_eq!(tasks(&root), web.init().0.to_string());
+    web.remove();
+    assert!(root.join("gold").is_dir() && !root.join("web").exists());
+}
