@@ -1,7 +1,7 @@
 //! Mounts: their order, their sources and targets, and what is refused.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
 use serde_json::{Value, json};
 
@@ -390,4 +390,24 @@ fn t6_proc_or_sys_that_is_a_symlink_is_refused() {
             assert!(output.stderr.contains(&format!("/{name}")), "{output}");
         }
     }
+}
+
+/// runc and crun do it, and `docker run --tmpfs /run` of an image where /run is 0755 counts on it: the kernel's
+/// own default would be 1777.
+#[test]
+fn tmpfs_without_a_mode_has_that_of_its_target() {
+    require!(root);
+    let mount = |target: &str, options: &[&str]| json!({ "destination": target, "type": "tmpfs", "source": "tmpfs", "options": options });
+    let bundle = Bundle::with(|config| {
+        config.push("/mounts", mount("/there", &[])).push("/mounts", mount("/there/new", &[]));
+        config.push("/mounts", mount("/other", &["mode=0711"]))
+    });
+    for dir in ["there", "other"] {
+        fs::create_dir(bundle.rootfs().join(dir)).unwrap();
+        fs::set_permissions(bundle.rootfs().join(dir), fs::Permissions::from_mode(0o2750)).unwrap();
+    }
+    let web = bundle.container("web");
+    web.up();
+    let modes = web.sh("stat -c %a /there /there/new /other").ok().stdout;
+    assert_eq!(modes, "2750\n1777\n711\n");
 }

@@ -460,3 +460,16 @@ fn process_absent_create_works_and_start_is_an_error() {
     assert_eq!(web.status(), "created");
     assert!(web.start().fails().stderr.contains("process"));
 }
+
+/// getenv(3) finds the first one; runc and crun let the last one count, and so do we.
+#[test]
+fn env_of_a_repeated_name_is_the_last_one() {
+    require!(root);
+    let bundle = Bundle::with(|config| {
+        config.set("/process/env", json!(["A=1", "PATH=/bin", "B=x", "A=2", "HOME=/"]))
+    });
+    let web = bundle.container("web");
+    web.create().ok();
+    web.start().ok();
+    assert_eq!(web.init().environ(), ["A=2", "B=x", "HOME=/", "PATH=/bin"]);
+}

@@ -121,11 +121,13 @@ fn filesystem(
     fstype: &str,
     source: &str,
 ) -> Result<()> {
-    let target = if matches!(fstype, "proc" | "sysfs") {
+    let (target, mode) = if matches!(fstype, "proc" | "sysfs") {
         // A link here would let the image choose where the kernel's own files appear (CVE-2019-19921).
-        real_directory(root, &mount.destination)?
+        (real_directory(root, &mount.destination)?, None)
+    } else if fstype == "tmpfs" {
+        tmpfs_target(root, mount)?
     } else {
-        resolve::directory(root, &mount.destination)?
+        (resolve::directory(root, &mount.destination)?, None)
     };
     check_target(mount, &target)?;
     let target = target.fd;
@@ -133,7 +135,7 @@ fn filesystem(
     let made = if long && fstype != "overlay" {
         staged(create, mount, fstype, source)?
     } else {
-        match new_filesystem(mount, fstype, source) {
+        match new_filesystem(mount, fstype, source, mode) {
             // Overlay's long lists have a form of their own; what is left needs the old call.
             Err(error) if long && error.errno() == Some(libc::EINVAL) => {
                 staged(create, mount, fstype, source)?
@@ -172,8 +174,22 @@ fn real_directory(root: BorrowedFd<'_>, path: &str) -> Result<resolve::Found> {
     Ok(found)
 }
 
+/// A tmpfs's target, and the mode of a directory that was there already: unless the options say
+/// otherwise the tmpfs has it, as with runc and crun. The kernel's own default is 1777.
+fn tmpfs_target(root: BorrowedFd<'_>, mount: &Mount) -> Result<(resolve::Found, Option<u32>)> {
+    let flags = libc::O_PATH | libc::O_DIRECTORY;
+    let Some(found) = resolve::find(root, &mount.destination, flags)? else {
+        return Ok((resolve::directory(root, &mount.destination)?, None));
+    };
+    if mount.options.data.iter().any(|entry| entry.starts_with("mode=")) {
+        return Ok((found, None));
+    }
+    let mode = sys::fs::fstat(found.fd.as_fd())?.st_mode & 0o7777;
+    Ok((found, Some(mode)))
+}
+
 /// fsopen, fsconfig, fsmount: a detached mount.
-fn new_filesystem(mount: &Mount, fstype: &str, source: &str) -> Result<OwnedFd> {
+fn new_filesystem(mount: &Mount, fstype: &str, source: &str, mode: Option<u32>) -> Result<OwnedFd> {
     let context = sys::mount::fsopen(&sys::cstr("fsopen", fstype)?)?;
     if !source.is_empty() {
         let source = sys::cstr("fsconfig", source)?;
@@ -184,6 +200,9 @@ fn new_filesystem(mount: &Mount, fstype: &str, source: &str) -> Result<OwnedFd> 
     }
     for entry in &mount.options.data {
         configure(context.as_fd(), fstype, entry)?;
+    }
+    if let Some(mode) = mode {
+        configure(context.as_fd(), fstype, &format!("mode={mode:o}"))?;
     }
     sys::mount::fsconfig_create(context.as_fd())?;
     // With tmpcopyup the mount must take the files before it may become read-only.

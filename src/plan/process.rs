@@ -1,5 +1,7 @@
 //! The process object: what runs, as whom, with which limits.
 
+use std::collections::HashSet;
+
 use oci_spec::runtime::{
     IOPriorityClass, LinuxPersonalityDomain, LinuxSchedulerFlag, LinuxSchedulerPolicy,
     PosixRlimitType,
@@ -194,7 +196,16 @@ fn env(env: Option<&Vec<String>>, findings: &mut Findings) -> Vec<String> {
             Some(_) => {}
         }
     }
-    env.cloned().unwrap_or_default()
+    last_of_each_name(env.cloned().unwrap_or_default())
+}
+
+/// Of a repeated variable the last counts, as with runc and crun: getenv(3) would find the first.
+fn last_of_each_name(mut env: Vec<String>) -> Vec<String> {
+    let mut seen = HashSet::new();
+    env.reverse();
+    env.retain(|entry| seen.insert(entry.split('=').next().unwrap_or_default().to_owned()));
+    env.reverse();
+    env
 }
 
 fn label(
