@@ -41,7 +41,7 @@ pub fn tables(file: &str) -> Vec<BTreeMap<String, Value>> {
 }
 
 /// The `#[test]` functions of a source file.
-fn tests_of(path: &Path) -> BTreeSet<String> {
+pub fn tests_of(path: &Path) -> BTreeSet<String> {
     let text = fs::read_to_string(path).unwrap_or_else(|error| panic!("{path:?}: {error}"));
     let mut found = BTreeSet::new();
     for part in text.split("#[test]\n").skip(1) {

@@ -42,6 +42,7 @@ mod cgroup;
 mod cgroup_faults;
 mod conformance;
 mod console;
+mod contract;
 mod contract_args;
 mod contract_cli;
 mod contract_env;

@@ -1,0 +1,47 @@
+//! conformance/contract.toml: every row of what engines rely on has a test with its number in its name, or
+//! says why it has none. (`conformance/run-contract` prints the rows with their tests and results.)
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::conformance::{tables, tests_of};
+
+/// The tests of integration/ by the row numbers in their names; a name may have several.
+fn tests_by_row() -> BTreeMap<u64, BTreeSet<String>> {
+    let mut found: BTreeMap<u64, BTreeSet<String>> = BTreeMap::new();
+    for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("integration")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "rs") {
+            continue;
+        }
+        for test in tests_of(&path) {
+            for word in test.split('_') {
+                let Some(Ok(row)) = word.strip_prefix("row").map(str::parse) else { break };
+                let file = path.file_stem().unwrap().to_string_lossy();
+                found.entry(row).or_default().insert(format!("{file}::{test}"));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn every_row_of_the_contract_has_a_test_or_a_reason() {
+    let tests = tests_by_row();
+    let mut rows = BTreeSet::new();
+    for table in tables("contract.toml") {
+        let row = table["row"].as_u64().unwrap();
+        assert!(rows.insert(row) && table["what"].is_string(), "{table:?}");
+        let reason = table.get("todo").and_then(Value::as_str);
+        match tests.get(&row) {
+            Some(tests) => assert!(reason.is_none(), "row {row} has tests: {tests:?}"),
+            None => assert!(reason.is_some(), "row {row} has no test: {table:?}"),
+        }
+    }
+    assert_eq!(rows, (1..=100).collect());
+    let unknown: Vec<_> = tests.keys().filter(|row| !rows.contains(row)).collect();
+    assert!(unknown.is_empty(), "tests of rows that are not there: {unknown:?}");
+}
