@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::conformance::{tables, tests_of};
+use crate::conformance::{is_a_test, tables, tests_of};
 
 /// The tests of integration/ by the row numbers in their names; a name may have several.
 fn tests_by_row() -> BTreeMap<u64, BTreeSet<String>> {
@@ -36,9 +36,15 @@ fn every_row_of_the_contract_has_a_test_or_a_reason() {
         let row = table["row"].as_u64().unwrap();
         assert!(rows.insert(row) && table["what"].is_string(), "{table:?}");
         let reason = table.get("todo").and_then(Value::as_str);
+        let named = table.get("test").and_then(Value::as_array).into_iter().flatten();
+        let named: Vec<_> = named.map(|test| test.as_str().unwrap()).collect();
+        assert!(named.iter().all(|test| is_a_test(test)), "row {row}: no such test in {named:?}");
         match tests.get(&row) {
             Some(tests) => assert!(reason.is_none(), "row {row} has tests: {tests:?}"),
-            None => assert!(reason.is_some(), "row {row} has no test: {table:?}"),
+            None => assert!(
+                reason.is_some() == named.is_empty(),
+                "row {row} has neither test nor reason: {table:?}"
+            ),
         }
     }
     assert_eq!(rows, (1..=100).collect());
