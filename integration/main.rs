@@ -52,6 +52,7 @@ mod create_failure;
 mod delete;
 mod device_nodes;
 mod devices;
+mod differential;
 mod engines;
 mod error_codes;
 mod events;
