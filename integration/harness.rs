@@ -144,7 +144,7 @@ fn tests_and_mutants_that_the_security_document_names_exist() {
     sources(&root.join("integration"), &mut code);
     sources(&root.join("src"), &mut code);
     let is_test = |name: &str| {
-        name.matches('_').count() > 2
+        name.matches('_').count() > 3
             && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
     };
     let named = document.split('`').skip(1).step_by(2).filter(|name| is_test(name));

@@ -80,6 +80,7 @@ mod pause;
 mod placement;
 mod process;
 mod rootfs;
+mod rootless_session;
 mod run;
 mod seccomp;
 mod seccomp_agent;

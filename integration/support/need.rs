@@ -64,6 +64,23 @@ pub fn root() -> Need {
     Need::new("root", uid == 0)
 }
 
+/// Somebody without rights to the host.
+pub fn user() -> Need {
+    Need::new("an ordinary user (make test-vm)", !root().met)
+}
+
+/// A systemd session of the user's own, with a delegated cgroup: `ONGGI_IT_USER=session`.
+pub fn session() -> Need {
+    let named = std::env::var_os("ONGGI_IT_USER").is_some_and(|user| user == "session");
+    Need::new("a session of the user's own (make test-vm)", named)
+}
+
+/// No session: `ONGGI_IT_USER=alone`.
+pub fn no_session() -> Need {
+    let named = std::env::var_os("ONGGI_IT_USER").is_some_and(|user| user == "alone");
+    Need::new("a user without a session (make test-vm)", named)
+}
+
 /// A cgroup v1 hierarchy of the controller, mounted where the runtime looks for it.
 pub fn cgroup_v1(controller: &str) -> Need {
     Need::new(format!("cgroup v1 {controller}"), host::v1_dir(controller).is_some())
