@@ -65,8 +65,10 @@ pub fn cgroups_path(name: &str) -> String {
 pub fn cgroup_dir(controller: &str, cgroup: &str) -> PathBuf {
     let root = if is_v2() { CGROUP_ROOT.into() } else { v1_dir(controller).unwrap() };
     match cgroup.split(':').collect::<Vec<_>>()[..] {
-        // A top-level slice and the scope in it.
-        [slice, prefix, name] => root.join(format!("{slice}/{prefix}-{name}.scope")),
+        // A top-level slice and the scope in it; a literal path may have colons, too.
+        [slice, prefix, name] if !cgroup.starts_with('/') => {
+            root.join(format!("{slice}/{prefix}-{name}.scope"))
+        }
         _ => root.join(cgroup.trim_start_matches('/')),
     }
 }
