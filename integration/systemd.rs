@@ -1,15 +1,13 @@
 //! The systemd driver with a real systemd as pid 1 (in the virtual machine of hack/vm).
+//!
+//! No daemon-reexec here: systemd loses the calls of that moment, also those of other tests.
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::RwLock;
 
 use serde_json::{Value, json};
 
 use crate::support::{Bundle, Call, Container, Output, eventually, host};
-
-/// A systemd that executes itself anew loses the calls of that moment: such a test runs alone.
-static ALONE: RwLock<()> = RwLock::new(());
 
 /// A bundle whose container is in a scope of this slice, and the scope's name.
 fn bundle_in(slice: &str) -> (Bundle, String) {
@@ -63,7 +61,6 @@ fn read(dir: &Path, file: &str) -> String {
 #[test]
 fn row93_systemd_scope_has_its_name_its_process_and_its_properties() {
     require!(root, systemd());
-    let _shared = ALONE.read();
     let (bundle, unit) = bundle();
     bundle.edit(|config| {
         let property = |name: &str| format!("/annotations/org.systemd.property.{name}");
@@ -106,7 +103,6 @@ fn row93_systemd_scope_has_its_name_its_process_and_its_properties() {
 #[test]
 fn systemd_delete_force_and_run_leave_no_unit() {
     require!(root, systemd());
-    let _shared = ALONE.read();
     let (bundle, unit) = bundle();
     let web = bundle.container("web");
     up(&web);
@@ -130,7 +126,6 @@ fn systemd_delete_force_and_run_leave_no_unit() {
 #[test]
 fn systemd_slices_nest() {
     require!(root, systemd());
-    let _shared = ALONE.read();
     let slice = format!("onggiit{}-a.slice", std::process::id());
     let (bundle, unit) = bundle_in(&slice);
     let web = bundle.container("web");
@@ -178,7 +173,6 @@ fn limited(unit_bundle: &Bundle) {
 #[test]
 fn systemd_limits_survive_daemon_reload_and_set_property() {
     require!(root, systemd(), v2_controller("memory"), v2_controller("cpuset"));
-    let _alone = ALONE.write();
     let (bundle, unit) = bundle();
     limited(&bundle);
     let web = bundle.container("web");
@@ -205,8 +199,6 @@ fn systemd_limits_survive_daemon_reload_and_set_property() {
         systemctl(&["set-property", "--runtime", &unit, poke]);
         check(poke);
     }
-    systemctl(&["daemon-reexec"]);
-    check("after daemon-reexec");
 }
 
 /// The lost-GPU complaint (NVIDIA/nvidia-container-toolkit#48): after a daemon-reload a device that
@@ -214,7 +206,6 @@ fn systemd_limits_survive_daemon_reload_and_set_property() {
 #[test]
 fn systemd_devices_survive_daemon_reload() {
     require!(root, systemd());
-    let _alone = ALONE.write();
     let (bundle, unit) = bundle();
     // No driver has this number: ENXIO if the rules let an open through, and EPERM if they do not.
     let rule = |access: &str| json!({ "allow": true, "type": "c", "major": 240, "minor": 1, "access": access });
@@ -242,15 +233,12 @@ fn systemd_devices_survive_daemon_reload() {
     check("after daemon-reload");
     systemctl(&["set-property", "--runtime", &unit, "DeviceAllow=/dev/char/1:3 rwm"]);
     check("after set-property");
-    systemctl(&["daemon-reexec"]);
-    check("after daemon-reexec");
 }
 
 /// Everything allowed is everything to systemd, too.
 #[test]
 fn systemd_devices_of_a_privileged_container() {
     require!(root, systemd());
-    let _shared = ALONE.read();
     let (bundle, unit) = bundle();
     let all: Value = json!([{ "allow": true, "access": "rwm" }]);
     bundle.edit(|config| config.set("/linux/resources/devices", all));
@@ -266,7 +254,6 @@ fn systemd_devices_of_a_privileged_container() {
 #[test]
 fn systemd_unit_that_was_stopped_by_hand_is_deleted() {
     require!(root, systemd());
-    let _shared = ALONE.read();
     let (bundle, unit) = bundle();
     // Its shell is pid 1 and does not care for SIGTERM.
     bundle.edit(|config| config.set("/annotations/org.systemd.property.TimeoutStopSec", "1"));
@@ -283,7 +270,6 @@ fn systemd_unit_that_was_stopped_by_hand_is_deleted() {
 #[test]
 fn systemd_unit_that_exists_is_refused_and_left_alone() {
     require!(root, systemd());
-    let _shared = ALONE.read();
     let (bundle, unit) = bundle();
     let web = bundle.container("web");
     up(&web);
@@ -299,7 +285,6 @@ fn systemd_unit_that_exists_is_refused_and_left_alone() {
 #[test]
 fn systemd_unit_of_another_container_is_not_stopped_by_delete() {
     require!(root, systemd());
-    let _shared = ALONE.read();
     let (bundle, unit) = bundle();
     bundle.edit(|config| config.set("/annotations/org.systemd.property.TimeoutStopSec", "1"));
     let web = bundle.container("web");
@@ -318,7 +303,6 @@ fn systemd_unit_of_another_container_is_not_stopped_by_delete() {
 #[test]
 fn systemd_unit_of_a_failed_create_is_gone() {
     require!(root, systemd(), v2_controller("cpuset"));
-    let _shared = ALONE.read();
     let (bundle, unit) = bundle();
     bundle.edit(|config| config.set("/linux/resources/cpu", json!({ "cpus": "4000" })));
     let web = bundle.container("web");
@@ -335,7 +319,6 @@ fn systemd_unit_of_a_failed_create_is_gone() {
 #[test]
 fn systemd_without_a_bus_is_asked_at_its_private_socket() {
     require!(root, systemd(), path("/run/systemd/private"), program("unshare"));
-    let _shared = ALONE.read();
     let (bundle, unit) = bundle();
     let web = bundle.container("web");
     let script = r#"mount -t tmpfs none /run/dbus && exec "$0" "$@""#;
@@ -355,7 +338,6 @@ fn systemd_without_a_bus_is_asked_at_its_private_socket() {
 #[test]
 fn systemd_cgroup_mount_without_a_namespace_shows_the_own_cgroup() {
     require!(root, systemd());
-    let _shared = ALONE.read();
     let (bundle, unit) = bundle();
     bundle.edit(|config| config.share_namespace("cgroup"));
     let web = bundle.container("web");
@@ -371,7 +353,6 @@ fn systemd_cgroup_mount_without_a_namespace_shows_the_own_cgroup() {
 #[test]
 fn systemd_pids_limit_of_0_is_in_the_file() {
     require!(root, systemd(), v2_controller("pids"));
-    let _shared = ALONE.read();
     let (bundle, unit) = bundle();
     bundle.edit(|config| config.set("/linux/resources/pids", json!({ "limit": 0 })));
     let web = bundle.container("web");
@@ -384,7 +365,6 @@ fn systemd_pids_limit_of_0_is_in_the_file() {
 #[test]
 fn systemd_unit_goes_with_an_init_that_was_killed_for_its_memory() {
     require!(root, systemd(), v2_controller("memory"));
-    let _shared = ALONE.read();
     let (bundle, unit) = bundle();
     bundle.edit(|config| {
         config.set("/linux/resources/memory", json!({ "limit": 8 << 20, "swap": 8 << 20 }));
@@ -407,7 +387,6 @@ fn systemd_unit_goes_with_an_init_that_was_killed_for_its_memory() {
 #[test]
 fn systemd_update_survives_daemon_reload_and_leaves_nothing() {
     require!(root, systemd(), v2_controller("memory"));
-    let _alone = ALONE.write();
     let (bundle, unit) = bundle();
     limited(&bundle);
     let web = bundle.container("web");
