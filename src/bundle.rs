@@ -211,7 +211,8 @@ fn parse_slowly<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, Vec<Finding>)> 
             Ok(spec) => return findings.finish().map(|warnings| (spec, warnings)),
             Err(error) => error,
         };
-        let here = locate::pointer_at(document.as_bytes(), error.line(), error.column());
+        let missing = error.to_string().starts_with("missing field");
+        let here = locate::pointer_at(document.as_bytes(), error.line(), error.column(), missing);
         let pointer = as_given(&here, &gone);
         let below = format!("{pointer}/");
         // What is wrong only because an offender was taken out is not worth telling.

@@ -5,14 +5,16 @@
 //! something is wrong; a parser that kept the path all along was a sixth of the program.
 
 /// The JSON pointer of the value an error at this line and column (both as serde_json counts them) is
-/// about, in a document that is valid JSON.
-pub fn pointer_at(document: &[u8], line: usize, column: usize) -> String {
+/// about, in a document that is valid JSON. Behind an object stands the parser when one is `missing` in it,
+/// and also when the last one does not please a type's own rule.
+pub fn pointer_at(document: &[u8], line: usize, column: usize, missing: bool) -> String {
     let before: usize =
         document.split_inclusive(|b| *b == b'\n').take(line.max(1) - 1).map(<[u8]>::len).sum();
     let mut walk = Walk {
         document,
         at: 0,
         wanted: before + column,
+        missing,
         path: Vec::new(),
         ended: Vec::new(),
         found: None,
@@ -25,6 +27,7 @@ struct Walk<'a> {
     document: &'a [u8],
     at: usize,
     wanted: usize,
+    missing: bool,
     /// The way to the value at hand, as the parts of a pointer.
     path: Vec<String>,
     /// The way to the last value that ended before the wanted place.
@@ -61,7 +64,11 @@ impl Walk<'_> {
         if self.found.is_some() {
             return;
         }
-        if start == self.wanted || self.at == self.wanted {
+        let last = self.ended.get(..=self.path.len()).filter(|last| last.starts_with(&self.path));
+        let object = self.document.get(start) == Some(&b'{');
+        if let (Some(last), true, false) = (last, object && self.at == self.wanted, self.missing) {
+            self.found = Some(last.to_vec());
+        } else if start == self.wanted || self.at == self.wanted {
             self.found = Some(self.path.clone());
         } else if self.at > self.wanted && start < self.wanted {
             // Inside: what ended last in here, if anything did, else this.
@@ -124,7 +131,7 @@ mod tests {
             let index = json.find(text).unwrap_or_default() + if behind { text.len() } else { 0 };
             let line = json[..index].matches('\n').count() + 1;
             let column = index - json[..index].rfind('\n').map_or(0, |newline| newline + 1);
-            pointer_at(json.as_bytes(), line, column)
+            pointer_at(json.as_bytes(), line, column, true)
         };
         assert_eq!(at("[1", false), "/a~1b", "before an array of the wrong kind");
         assert_eq!(at("[1", true), "/a~1b/0", "behind a number");
@@ -134,5 +141,7 @@ mod tests {
         assert_eq!(at("3 ", true), "/a~1b/2/c", "what ended last");
         assert_eq!(at("[]", false), "/d/e");
         assert_eq!(at("[]}}", true), "", "the whole document");
+        let own_rule = r#"{"a": {"b": 1, "c": {"d": 2}}}"#;
+        assert_eq!(pointer_at(own_rule.as_bytes(), 1, own_rule.len() - 1, false), "/a/c");
     }
 }
