@@ -25,14 +25,16 @@ pub fn pause(globals: &Globals, matches: &ArgMatches) -> anyhow::Result<u8> {
     Ok(0)
 }
 
-/// `onggi resume`: also thaws what others have frozen, and what is left of a container whose init
-/// was killed while it was paused.
+/// `onggi resume`: also thaws what others have frozen, and processes that are left of a container whose
+/// init was killed while it was paused.
 pub fn resume(globals: &Globals, matches: &ArgMatches) -> anyhow::Result<u8> {
     let id = args::optional_id(matches).unwrap_or_default();
     let container = Container::open(&globals.root, &id)?;
     let _lock = container.lock()?;
     match container.cgroup()? {
-        Some(group) if group.is_stopped()? => group.freeze(false, DEADLINE)?,
+        Some(group) if group.is_stopped()? && group.populated()? => {
+            group.freeze(false, DEADLINE)?;
+        }
         _ => return Err(Error::text(Code::E_STATUS, "container not paused").into()),
     }
     Ok(0)
