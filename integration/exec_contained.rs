@@ -134,7 +134,7 @@ fn exec_die_with_parent_ends_the_tree_when_the_caller_is_killed() {
     eventually("the tree has gone", || others(&web).is_empty().then_some(()));
     eventually("the leaf has gone", || leaves(&bundle).is_empty().then_some(()));
     eventually("the runtime and its watcher have gone", || {
-        let left = host::leftovers(&bundle.name());
+        let left = host::leftovers(bundle.name());
         (!left.iter().any(|line| line.contains("--die-with-parent"))).then_some(())
     });
     assert_eq!(web.status(), "running");
