@@ -1,10 +1,11 @@
 //! Containers of users without rights to the host, and of root in somebody else's user namespace.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
 
 use serde_json::{Value, json};
 
+use crate::support::fake_bus::FakeBus;
 use crate::support::{Bundle, Call, Config, Process, eventually, host, reaper};
 
 const USER: u32 = 1000;
@@ -236,6 +237,39 @@ fn rootless_without_a_delegated_cgroup() {
     let user = Rootless::new(|config| config.set("/linux/resources/pids/limit", 50));
     user.create().run().fails_with("/linux/resources/pids/limit");
     user.bundle.assert_clean();
+}
+
+/// The bus of the user's systemd, for a user and for root of the user's own user namespace (podman): where
+/// no address is told, it is in the runtime directory.
+#[test]
+fn row18_bus_of_a_user_without_an_address_is_in_the_runtime_directory() {
+    require!(root, program("setpriv"));
+    let user = |user: &Rootless, bus: &FakeBus| {
+        let dir = user.bundle.dir().join("runtime");
+        fs::create_dir(&dir).unwrap();
+        symlink(bus.path(), dir.join("bus")).unwrap();
+        chown(bus.path(), Some(USER), Some(USER)).unwrap();
+        let dir = dir.to_str().unwrap();
+        for variables in [&[][..], &[("DBUS_SESSION_BUS_ADDRESS", "")]] {
+            let variables = [&[("XDG_RUNTIME_DIR", dir)], variables].concat();
+            let call = user.create().global(&["--systemd-cgroup"]).env_only(&variables);
+            call.run().fails_with("the user's systemd says no");
+        }
+        assert_eq!(bus.calls(), ["StartTransientUnit"; 2]);
+        user.bundle.assert_clean();
+    };
+    let refuse = |rootless: &Rootless| {
+        FakeBus::new(&rootless.bundle, |peer, request| {
+            peer.refuse(request, "org.example.No", "the user's systemd says no");
+        })
+    };
+    let path = "user.slice:libpod:web";
+    let plain = Rootless::new(|config| config.set("/linux/cgroupsPath", path));
+    user(&plain, &refuse(&plain));
+    let mut root_of_namespace =
+        Rootless::new(|config| without_user_namespace(config).set("/linux/cgroupsPath", path));
+    root_of_namespace.through.extend(words("unshare --user --map-root-user --mount"));
+    user(&root_of_namespace, &refuse(&root_of_namespace));
 }
 
 /// The default state root: below the user's runtime directory, kept from those who clean up there.

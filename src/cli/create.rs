@@ -111,8 +111,8 @@ fn read_and_plan(globals: &Globals, matches: &ArgMatches, detach: bool) -> Resul
             // Whoever may administer the host must not lose device rules to a flag.
             rootless: globals.rootless
                 && (host.user_namespace || host.capabilities & CAP_SYS_ADMIN == 0),
-            user: host.euid != 0,
-            uid: host.euid,
+            user: has_own_systemd(&host),
+            uid: outside_uid(&host)?,
         },
         console_socket: args::last(matches, "console-socket").is_some(),
         notify: sd_notify::wanted().is_some(),
@@ -128,6 +128,24 @@ fn read_and_plan(globals: &Globals, matches: &ArgMatches, detach: bool) -> Resul
     // The parsed configuration is not needed any more, and the child would inherit a copy of it.
     drop(spec);
     Ok(Planned { host, plan, config, oci_version, annotations })
+}
+
+/// Whether the systemd driver asks a user's own systemd. Root of somebody else's user namespace (rootless
+/// podman, buildah) is told where that somebody's is; root of a whole system in a user namespace is not:
+/// engines of root leave these variables unset or empty.
+fn has_own_systemd(host: &Host) -> bool {
+    let told = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let user = host.user_namespace && (told("DBUS_SESSION_BUS_ADDRESS") || told("XDG_RUNTIME_DIR"));
+    host.euid != 0 || user
+}
+
+/// The caller's uid as that systemd knows it.
+fn outside_uid(host: &Host) -> Result<u32> {
+    if !host.user_namespace {
+        return Ok(host.euid);
+    }
+    let own = spawn::userns::maps_of_process(std::process::id().cast_signed())?;
+    Ok(own.host_uid(host.euid).unwrap_or(host.euid))
 }
 
 fn make(
