@@ -3,8 +3,9 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-use clap::{Arg, ArgAction, ArgMatches, Command};
+use clap::ArgMatches;
 
+use super::options::{COMMANDS, definition, program};
 use crate::bundle;
 use crate::log::Log;
 
@@ -41,27 +42,6 @@ const FLAGS: &[&str] = &[
     "stats",
     "tty",
     "watch",
-];
-
-/// Every command and what it is for.
-const COMMANDS: &[(&str, &str)] = &[
-    ("create", "Create a container from a bundle"),
-    ("start", "Start a created container"),
-    ("run", "Create and start a container"),
-    ("exec", "Run a process in a container"),
-    ("state", "Print the state of a container"),
-    ("kill", "Send a signal to a container"),
-    ("delete", "Delete a container"),
-    ("pause", "Stop all processes of a container for a while"),
-    ("resume", "Let the processes of a paused container go on"),
-    ("update", "Change the limits of a container"),
-    ("events", "Print statistics and memory shortages of a container as they come"),
-    ("stats", "Print what containers use"),
-    ("gc", "Remove what runtimes that were killed have left"),
-    ("list", "List containers"),
-    ("ps", "List the processes of a container"),
-    ("spec", "Write a default config.json"),
-    ("features", "Print what this runtime can do"),
 ];
 
 /// Commands whose process enters a container.
@@ -186,175 +166,6 @@ pub fn command_of(args: &[OsString]) -> Option<String> {
     None
 }
 
-fn value(name: &'static str, help: &'static str) -> Arg {
-    Arg::new(name)
-        .long(name)
-        .help(help)
-        .action(ArgAction::Append)
-        .num_args(1)
-        .allow_hyphen_values(true)
-        .value_parser(clap::value_parser!(OsString))
-}
-
-fn flag(name: &'static str, help: &'static str) -> Arg {
-    Arg::new(name).long(name).help(help).action(ArgAction::Count)
-}
-
-fn id() -> Arg {
-    Arg::new("id").required(true).value_name("ID").help("The container's id")
-}
-
-fn with_globals(command: Command) -> Command {
-    command
-        .arg(value("root", "Directory of container states").value_name("DIR"))
-        .arg(value("log", "Write messages to this file, too").value_name("FILE"))
-        .arg(value("log-format", "text or json").value_name("FORMAT"))
-        .arg(value("log-level", "error, warning or debug").value_name("LEVEL"))
-        .arg(flag("debug", "Write debug messages"))
-        .arg(flag("systemd-cgroup", "Make cgroups by systemd"))
-        .arg(value("cgroup-manager", "cgroupfs, systemd or disabled").value_name("NAME"))
-        .arg(value("rootless", "Let cgroup errors of lacking rights pass: auto, true or false"))
-        .arg(value("criu", "Ignored, for old callers").value_name("PATH").hide(true))
-}
-
-fn bundle_options(command: Command) -> Command {
-    command
-        .arg(value("bundle", "The bundle's directory").short('b').value_name("DIR"))
-        .arg(value("config", "Name of the configuration").short('f').value_name("FILE"))
-        .arg(value("console-socket", "Socket that gets the terminal").value_name("PATH"))
-        .arg(value("pidfd-socket", "Socket that gets init's pidfd").value_name("PATH"))
-        .arg(value("pid-file", "File to write init's pid to").value_name("PATH"))
-        .arg(flag("no-pivot", "Do not use pivot_root"))
-        .arg(flag("no-new-keyring", "Keep the caller's session keyring"))
-        .arg(value("preserve-fds", "Pass this many more descriptors").value_name("N"))
-        .arg(flag("no-subreaper", "Accepted; the runtime never is a subreaper"))
-}
-
-/// The definition of one command.
-fn definition(name: &str) -> Command {
-    let known = COMMANDS.iter().find(|(known, _)| *known == name).copied();
-    let (name, about) = known.unwrap_or(("help", ""));
-    let command = Command::new(name).about(about);
-    match name {
-        "create" => bundle_options(command).arg(id()),
-        "run" => bundle_options(command)
-            .arg(flag("detach", "Do not wait for the container").short('d'))
-            .arg(flag("keep", "Keep the container when it has ended"))
-            .arg(id()),
-        "exec" => exec_definition(command),
-        "kill" => command
-            .arg(flag("all", "Signal all processes of the container").short('a'))
-            .arg(id())
-            .arg(
-                Arg::new("signal")
-                    .help("Name or number, TERM when absent")
-                    .allow_hyphen_values(true),
-            ),
-        "delete" => command
-            .arg(flag("force", "Kill it if it runs; succeed if it is not there").short('f'))
-            .arg(id()),
-        "list" => command
-            .arg(value("format", "table or json").short('f'))
-            .arg(flag("quiet", "Only ids").short('q')),
-        "ps" => command.arg(value("format", "table or json").short('f')).arg(id()).arg(
-            Arg::new("options").num_args(0..).trailing_var_arg(true).allow_hyphen_values(true),
-        ),
-        "update" => update_definition(command),
-        "events" => command
-            .arg(value("interval", "Time between statistics, 5s when absent"))
-            .arg(flag("stats", "Print the statistics once"))
-            .arg(id()),
-        "stats" => command
-            .arg(value("format", "table, json or openmetrics").short('f'))
-            .arg(flag("watch", "Go on, and print again when something happens").short('w'))
-            .arg(value("interval", "With --watch: longest time between, 5s when absent"))
-            .arg(Arg::new("ids").num_args(0..).value_name("ID").help("Only these")),
-        "gc" => command.arg(flag("dry-run", "Only tell").short('n')),
-        "spec" => command
-            .arg(value("bundle", "Where to write it").short('b').value_name("DIR"))
-            .arg(flag("rootless", "For a user without rights")),
-        "features" => command,
-        _ => command.arg(id()),
-    }
-}
-
-fn update_definition(command: Command) -> Command {
-    let command = super::update::LIMITS
-        .iter()
-        .fold(command, |command, (name, _, _, help)| command.arg(value(name, help)));
-    let command = super::update::IGNORED
-        .iter()
-        .fold(command, |command, name| command.arg(value(name, "Ignored").hide(true)));
-    command
-        .arg(
-            value("resources", "JSON like linux.resources; - for standard input")
-                .short('r')
-                .value_name("FILE"),
-        )
-        .arg(value("l3-cache-schema", "Not supported").hide(true))
-        .arg(value("mem-bw-schema", "Not supported").hide(true))
-        .arg(id())
-}
-
-fn exec_definition(command: Command) -> Command {
-    command
-        .arg(value("console-socket", "Socket that gets the terminal").value_name("PATH"))
-        .arg(value("pidfd-socket", "Socket that gets the pidfd").value_name("PATH"))
-        .arg(value("cwd", "Working directory"))
-        .arg(value("env", "Add NAME=VALUE to the environment").short('e'))
-        .arg(flag("tty", "On a terminal").short('t'))
-        .arg(value("user", "UID[:GID]").short('u'))
-        .arg(value("additional-gids", "Add a group").short('g'))
-        .arg(value("process", "File with the process object").short('p').value_name("FILE"))
-        .arg(flag("detach", "Do not wait for the process").short('d'))
-        .arg(value("pid-file", "File to write the pid to").value_name("PATH"))
-        .arg(value("process-label", "SELinux label"))
-        .arg(value("apparmor", "AppArmor profile"))
-        .arg(flag("no-new-privs", "Set no_new_privs"))
-        .arg(value("cap", "Add a capability").short('c'))
-        .arg(value("preserve-fds", "Pass this many more descriptors").value_name("N"))
-        .arg(value("cgroup", "Sub-cgroup of the container's").value_name("[CTRL:]PATH"))
-        .arg(flag("ignore-paused", "Even into a paused container"))
-        .arg(flag("contain", "In a cgroup of its own: what it leaves ends with it"))
-        .arg(value("timeout", "Kill it, and all it started, after this time").value_name("TIME"))
-        .arg(flag("die-with-parent", "Kill it, and all it started, when the caller dies"))
-        .arg(id())
-        .arg(
-            Arg::new("command")
-                .num_args(0..)
-                .trailing_var_arg(true)
-                .allow_hyphen_values(true)
-                .value_name("COMMAND"),
-        )
-}
-
-/// The program's definition with one command, or with all of them for help.
-fn program(command: &str) -> Command {
-    let top = Command::new("onggi")
-        .about("A small OCI container runtime that leaves nothing behind")
-        .disable_version_flag(true)
-        .disable_help_subcommand(true)
-        .arg(Arg::new("version").long("version").short('v').action(ArgAction::Count));
-    let top = with_globals(top);
-    // Options may come after the command as well.
-    let with = |name: &str| with_globals_where_free(definition(name));
-    if COMMANDS.iter().any(|(known, _)| *known == command) {
-        top.subcommand(with(command))
-    } else {
-        COMMANDS.iter().fold(top, |top, (name, _)| top.subcommand(with(name)))
-    }
-}
-
-/// The global options, except those whose name the command uses itself.
-fn with_globals_where_free(command: Command) -> Command {
-    let taken: Vec<String> =
-        command.get_arguments().filter_map(|arg| arg.get_long().map(str::to_owned)).collect();
-    with_globals(Command::new("globals")).get_arguments().fold(command, |command, arg| {
-        let long = arg.get_long().unwrap_or_default().to_owned();
-        if taken.contains(&long) { command } else { command.arg(arg.clone().hide(true)) }
-    })
-}
-
 /// Parses a normalized command line.
 pub fn parse(command: &str, args: Vec<OsString>) -> Result<ArgMatches, Stop> {
     let log = || open_log(&args);
@@ -431,7 +242,7 @@ pub fn all(matches: &ArgMatches, name: &str) -> Vec<String> {
 /// Whether an on-or-off option of the command is on.
 #[must_use]
 pub fn is_on(matches: &ArgMatches, name: &str) -> bool {
-    matches.try_get_one::<u8>(name).ok().flatten().is_some_and(|count| *count > 0)
+    matches.try_get_one::<bool>(name).ok().flatten().is_some_and(|on| *on)
 }
 
 /// A global option's last value: after the command it wins over before it.

@@ -11,6 +11,9 @@ mod features;
 mod freeze;
 mod gc;
 mod kill;
+#[cfg(test)]
+mod manual;
+mod options;
 mod query;
 mod spec;
 mod stats;
