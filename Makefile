@@ -8,8 +8,10 @@ MUSL := $(subst -gnu,-musl,$(HOST))
 # `onggi state` does, on machines that trap CPUID. TARGET=... decides otherwise.
 TARGET ?= $(if $(wildcard $(shell rustc --print target-libdir --target $(MUSL) 2>/dev/null)),$(MUSL),$(HOST))
 RELEASE := target/$(TARGET)/release/onggi
+# Where zsh looks; Debian's package has vendor-completions.
+ZSH ?= site-functions
 
-.PHONY: all musl demo test check bench sweep mutants conformance install clean test-vm
+.PHONY: all musl demo test check bench sweep mutants conformance install uninstall deb test-package clean test-vm
 
 all: $(RELEASE)
 
@@ -52,9 +54,28 @@ test-vm: all
 mutants:
 	hack/mutants/run $(MUTANTS)
 
-install: all
-	install -D -m 0755 $(RELEASE) $(DESTDIR)$(PREFIX)/sbin/onggi
-	install -D -m 0644 man/onggi.8 $(DESTDIR)$(PREFIX)/share/man/man8/onggi.8
+# The program, its man pages and the shells' completions. BINARY=path takes one that is built already.
+SHARE := $(DESTDIR)$(PREFIX)/share
+install: $(if $(BINARY),,all)
+	install -D -m 0755 $(or $(BINARY),$(RELEASE)) $(DESTDIR)$(PREFIX)/sbin/onggi
+	install -d $(SHARE)/man/man8
+	install -m 0644 man/*.8 $(SHARE)/man/man8
+	install -D -m 0644 completions/onggi.bash $(SHARE)/bash-completion/completions/onggi
+	install -D -m 0644 completions/_onggi $(SHARE)/zsh/$(ZSH)/_onggi
+	install -D -m 0644 completions/onggi.fish $(SHARE)/fish/vendor_completions.d/onggi.fish
+
+uninstall:
+	rm -f $(DESTDIR)$(PREFIX)/sbin/onggi $(SHARE)/man/man8/onggi.8 $(SHARE)/man/man8/onggi-*.8
+	rm -f $(SHARE)/bash-completion/completions/onggi $(SHARE)/zsh/$(ZSH)/_onggi
+	rm -f $(SHARE)/fish/vendor_completions.d/onggi.fish
+
+# A Debian package in target/debian.
+deb: $(if $(BINARY),,all)
+	hack/deb $(or $(BINARY),$(RELEASE))
+
+# Builds the package and uses it: installs it in a Debian tree of its own, runs, removes.
+test-package: $(if $(BINARY),,all)
+	hack/test-package $(or $(BINARY),$(RELEASE))
 
 clean:
 	$(CARGO) clean
