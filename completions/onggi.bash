@@ -8,7 +8,7 @@ _onggi() {
     for ((i = 1; i < COMP_CWORD; i++)); do
         word=${COMP_WORDS[i]}
         case $command:$word in
-        create:-b|create:--bundle|create:-f|create:--config|create:--console-socket|create:--pidfd-socket|create:--pid-file|create:--preserve-fds|run:-b|run:--bundle|run:-f|run:--config|run:--console-socket|run:--pidfd-socket|run:--pid-file|run:--preserve-fds|exec:-p|exec:--process|exec:--cwd|exec:-e|exec:--env|exec:-u|exec:--user|exec:-g|exec:--additional-gids|exec:-c|exec:--cap|exec:--apparmor|exec:--process-label|exec:--cgroup|exec:--timeout|exec:--console-socket|exec:--pidfd-socket|exec:--pid-file|exec:--preserve-fds|update:--blkio-weight|update:--cpu-period|update:--cpu-quota|update:--cpu-burst|update:--cpu-share|update:--cpu-rt-period|update:--cpu-rt-runtime|update:--cpu-idle|update:--cpuset-cpus|update:--cpuset-mems|update:--memory|update:--memory-reservation|update:--memory-swap|update:--pids-limit|update:-r|update:--resources|events:--interval|stats:-f|stats:--format|stats:--interval|list:-f|list:--format|ps:-f|ps:--format|spec:-b|spec:--bundle|*:--root|*:--log|*:--log-format|*:--log-level|*:--cgroup-manager|*:--rootless)
+        create:-b|create:--bundle|create:-f|create:--config|create:--console-socket|create:--pidfd-socket|create:--pid-file|create:--preserve-fds|run:-b|run:--bundle|run:-f|run:--config|run:--console-socket|run:--pidfd-socket|run:--pid-file|run:--preserve-fds|exec:-p|exec:--process|exec:--cwd|exec:-e|exec:--env|exec:-u|exec:--user|exec:-g|exec:--additional-gids|exec:-c|exec:--cap|exec:--apparmor|exec:--process-label|exec:--cgroup|exec:--timeout|exec:--console-socket|exec:--pidfd-socket|exec:--pid-file|exec:--preserve-fds|update:--blkio-weight|update:--cpu-period|update:--cpu-quota|update:--cpu-burst|update:--cpu-share|update:--cpu-rt-period|update:--cpu-rt-runtime|update:--cpu-idle|update:--cpuset-cpus|update:--cpuset-mems|update:--memory|update:--memory-reservation|update:--memory-swap|update:--pids-limit|update:-r|update:--resources|events:--interval|stats:-f|stats:--format|stats:--interval|list:-f|list:--format|ps:-f|ps:--format|spec:-b|spec:--bundle|check:-b|check:--bundle|check:-f|check:--format|*:--root|*:--log|*:--log-format|*:--log-level|*:--cgroup-manager|*:--rootless|*:--deadline)
             [ "${COMP_WORDS[i + 1]}" != = ] || i=$((i + 1))
             i=$((i + 1))
             [ "$word" != --root ] || root=(--root "${COMP_WORDS[i]}")
@@ -67,15 +67,18 @@ _onggi() {
     ps:-f|ps:--format) mapfile -t COMPREPLY < <(compgen -W 'table json' -- "$cur"); return ;;
     spec:--rootless) ;;
     spec:-b|spec:--bundle) mapfile -t COMPREPLY < <(compgen -d -- "$cur"); return ;;
+    check:-b|check:--bundle) mapfile -t COMPREPLY < <(compgen -d -- "$cur"); return ;;
+    check:-f|check:--format) mapfile -t COMPREPLY < <(compgen -W 'text json' -- "$cur"); return ;;
     *:--root) mapfile -t COMPREPLY < <(compgen -d -- "$cur"); return ;;
     *:--log) mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
     *:--log-format) mapfile -t COMPREPLY < <(compgen -W 'text json' -- "$cur"); return ;;
     *:--log-level) mapfile -t COMPREPLY < <(compgen -W 'error warning debug' -- "$cur"); return ;;
     *:--cgroup-manager) mapfile -t COMPREPLY < <(compgen -W 'cgroupfs systemd disabled' -- "$cur"); return ;;
     *:--rootless) mapfile -t COMPREPLY < <(compgen -W 'auto true false' -- "$cur"); return ;;
+    *:--deadline) :; return ;;
     esac
     case $command in
-    '') words='create start run exec state kill delete pause resume update events stats gc list ps spec features --root --log --log-format --log-level --debug --systemd-cgroup --cgroup-manager --rootless -h --help -v --version' ;;
+    '') words='create start run exec state kill delete pause resume update events stats gc list ps spec check features --root --log --log-format --log-level --debug --systemd-cgroup --cgroup-manager --rootless --deadline -h --help -v --version' ;;
     create) words='-b --bundle -f --config --console-socket --pidfd-socket --pid-file --preserve-fds --no-pivot --no-new-keyring --no-subreaper --help' ;;
     start) words=' --help'; ids=one ;;
     run) words='-b --bundle -f --config --console-socket --pidfd-socket --pid-file --preserve-fds --no-pivot --no-new-keyring --no-subreaper -d --detach --keep --help' ;;
@@ -92,6 +95,7 @@ _onggi() {
     list) words='-f --format -q --quiet --help' ;;
     ps) words='-f --format --help'; ids=one ;;
     spec) words='-b --bundle --rootless --help' ;;
+    check) words='-b --bundle --host -f --format --help' ;;
     features) words=' --help' ;;
     esac
     if [ "$command" = kill ] && [ "$after" = 1 ]; then

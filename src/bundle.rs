@@ -2,13 +2,15 @@
 //! pointer for everything that does not fit.
 
 mod locate;
+mod scan;
 
-use std::fmt;
+pub use scan::scan;
+
 use std::os::fd::AsFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use serde::de::{DeserializeOwned, DeserializeSeed, MapAccess, SeqAccess, Visitor};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::error::{Code, Error, Finding, Findings, Result};
@@ -17,8 +19,6 @@ use crate::sys;
 
 /// Largest config.json in bytes: the biggest real ones are below 1 MiB.
 pub const MAX_BYTES: usize = 16 << 20;
-/// Most members and items in the whole document.
-const MAX_ENTRIES: usize = 100_000;
 /// Most problems told of types alone.
 const MAX_PARSE_PROBLEMS: usize = 50;
 
@@ -62,10 +62,9 @@ pub fn absolute(path: &Path) -> Result<PathBuf> {
 /// Parses a document of type `T`, with warnings of what was let pass. Every member that does not fit is
 /// a [`Problem`], up to a limit.
 pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, Vec<Finding>)> {
-    scan(bytes)?;
-    match typed(bytes) {
-        Ok(config) => Ok((config, Vec::new())),
-        Err(_) => parse_slowly(bytes),
+    match (scan(bytes)?, typed(bytes)) {
+        (true, Ok(config)) => Ok((config, Vec::new())),
+        _ => parse_slowly(bytes),
     }
 }
 
@@ -89,114 +88,8 @@ fn typed<T: DeserializeOwned>(bytes: &[u8]) -> serde_json::Result<T> {
     serde_json::from_slice(bytes)
 }
 
-/// Rejects what no field of the spec can mean: wrong syntax, trailing text, duplicate names, too deep
-/// (128, by `serde_json`) or too many entries. Costs some tens of microseconds and nothing of the heap.
-/// Refuses what is too large, too deep or ambiguous.
-pub fn scan(bytes: &[u8]) -> Result<()> {
-    let mut entries = 0;
-    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    Strict(&mut entries)
-        .deserialize(&mut deserializer)
-        .and_then(|()| deserializer.end())
-        .map_err(not_json)
-}
-
 fn not_json(error: serde_json::Error) -> Error {
     Error::text(Code::E_JSON, error.to_string())
-}
-
-/// Walks a document without keeping it.
-struct Strict<'a>(&'a mut usize);
-
-impl Strict<'_> {
-    fn count<E: serde::de::Error>(&mut self) -> std::result::Result<(), E> {
-        *self.0 += 1;
-        if *self.0 > MAX_ENTRIES {
-            return Err(E::custom(format_args!("more than {MAX_ENTRIES} entries")));
-        }
-        Ok(())
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for Strict<'_> {
-    type Value = ();
-    fn deserialize<D: serde::Deserializer<'de>>(
-        self,
-        deserializer: D,
-    ) -> std::result::Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Strict<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("JSON")
-    }
-    fn visit_bool<E>(self, _: bool) -> std::result::Result<(), E> {
-        Ok(())
-    }
-    fn visit_i64<E>(self, _: i64) -> std::result::Result<(), E> {
-        Ok(())
-    }
-    fn visit_u64<E>(self, _: u64) -> std::result::Result<(), E> {
-        Ok(())
-    }
-    fn visit_f64<E>(self, _: f64) -> std::result::Result<(), E> {
-        Ok(())
-    }
-    fn visit_str<E>(self, _: &str) -> std::result::Result<(), E> {
-        Ok(())
-    }
-    fn visit_unit<E>(self) -> std::result::Result<(), E> {
-        Ok(())
-    }
-    fn visit_seq<A: SeqAccess<'de>>(mut self, mut seq: A) -> std::result::Result<(), A::Error> {
-        while seq.next_element_seed(Strict(self.0))?.is_some() {
-            self.count()?;
-        }
-        Ok(())
-    }
-    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> std::result::Result<(), A::Error> {
-        let mut seen = std::collections::HashSet::<std::borrow::Cow<'de, str>>::new();
-        while let Some(Name(name)) = map.next_key()? {
-            self.count()?;
-            if seen.contains(&name) {
-                return Err(serde::de::Error::custom(format_args!(
-                    "duplicate member `{}`",
-                    name.escape_debug()
-                )));
-            }
-            seen.insert(name);
-            map.next_value_seed(Strict(self.0))?;
-        }
-        Ok(())
-    }
-}
-
-/// A member name, borrowed where it has no escapes.
-struct Name<'de>(std::borrow::Cow<'de, str>);
-
-impl<'de> serde::Deserialize<'de> for Name<'de> {
-    fn deserialize<D: serde::Deserializer<'de>>(
-        deserializer: D,
-    ) -> std::result::Result<Self, D::Error> {
-        struct Visit;
-        impl<'de> Visitor<'de> for Visit {
-            type Value = Name<'de>;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a member name")
-            }
-            fn visit_borrowed_str<E>(self, name: &'de str) -> std::result::Result<Self::Value, E> {
-                Ok(Name(name.into()))
-            }
-            fn visit_str<E>(self, name: &str) -> std::result::Result<Self::Value, E> {
-                Ok(Name(name.to_owned().into()))
-            }
-        }
-        deserializer.deserialize_str(Visit)
-    }
 }
 
 /// The way taken only when the fast one failed: repairs what the spec tolerates and the types do not,
@@ -204,6 +97,7 @@ impl<'de> serde::Deserialize<'de> for Name<'de> {
 fn parse_slowly<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, Vec<Finding>)> {
     let mut value: Value = serde_json::from_slice(bytes).map_err(not_json)?;
     let mut findings = Findings { warnings: repair(&mut value), ..Findings::default() };
+    scan::no_lists_for_objects(&mut value, &mut findings);
     let mut gone: Vec<(String, usize)> = Vec::new();
     loop {
         let document = value.to_string();
@@ -377,6 +271,20 @@ mod tests {
         ] {
             assert!(text.contains(&format!("/linux/seccomp/{pointer}")), "{pointer} in {text}");
         }
+    }
+
+    /// Serde reads a list as a struct; the spec knows no such thing.
+    #[test]
+    fn a_list_is_no_object() {
+        let text = problems(
+            r#"{"ociVersion":"1.0.0","linux":[],"mounts":[["/x"]],"process":{"cwd":"/","user":[0,0]}}"#,
+        );
+        for pointer in ["/linux: ", "/mounts/0: ", "/process/user: "] {
+            assert!(text.contains(&format!("{pointer}invalid type: sequence")), "{text}");
+        }
+        assert!(problems("[]").contains("expected an object"));
+        let unknown = r#"{"ociVersion":"1.0.0","x":{"linux":[1],"mounts":[[2]]}}"#;
+        assert_eq!(problems(unknown), "");
     }
 
     #[test]

@@ -110,7 +110,7 @@ codes! {
     /// The container is not in the state that the command needs.
     E_STATUS Container "onggi state tells the status"
     /// What is kept of the container cannot be read or understood.
-    E_STATE_DAMAGED Container "onggi delete --force, then look for what is left"
+    E_STATE_DAMAGED Container "its config.json is still there and names its cgroup: end what is in it, then remove the directory"
     /// The signal has no such name or number.
     E_SIGNAL_UNKNOWN Caller ""
     /// The pid file cannot be written.
@@ -121,6 +121,8 @@ codes! {
     E_SEAL Host "needs memfd_create(2) with vm.memfd_noexec below 2, or a mountable overlay filesystem"
     /// The runtime was started set-id.
     E_SET_ID Caller "take the set-id bits and file capabilities away"
+    /// The time that --deadline gives was over.
+    E_DEADLINE Caller ""
     /// A kernel call failed at something that no other code is for.
     E_SYSTEM Internal ""
     /// Something that cannot happen.

@@ -161,6 +161,34 @@ impl Error {
         }
     }
 
+    /// Several failures as one; none is none.
+    #[must_use]
+    pub fn all(mut errors: Vec<Self>) -> Option<Self> {
+        if errors.len() < 2 {
+            return errors.pop();
+        }
+        let mut findings = Findings::default();
+        for error in errors {
+            findings.problems.extend(error.findings().problems);
+        }
+        Some(Self::Config(Box::new(findings)))
+    }
+
+    /// The failure as what it is about: each part with its place.
+    #[must_use]
+    pub fn findings(self) -> Findings {
+        let place = |text: &str| text.starts_with('/') || text.starts_with("--");
+        let problem = match self {
+            Self::Config(findings) => return *findings,
+            Self::Sys { code, step, error } => Finding::new(code, step, error),
+            Self::Text(code, text) => match text.split_once(": ") {
+                Some((at, rest)) if place(at) => Finding::new(code, at, rest),
+                _ => Finding::new(code, "", text),
+            },
+        };
+        Findings { problems: vec![problem], warnings: Vec::new() }
+    }
+
     /// Its stable name: that of the first problem where there are many.
     #[must_use]
     pub fn code(&self) -> Code {
@@ -184,7 +212,10 @@ impl Error {
 
 impl From<sys::Error> for Error {
     fn from(error: sys::Error) -> Self {
-        Self::Sys { code: Code::E_SYSTEM, step: String::new(), error }
+        // No other call of ours ends in time-out.
+        let late = error.errno == libc::ETIMEDOUT;
+        let code = if late { Code::E_DEADLINE } else { Code::E_SYSTEM };
+        Self::Sys { code, step: String::new(), error }
     }
 }
 

@@ -18,20 +18,27 @@ use crate::{state, sys};
 pub struct Log {
     file: Option<OwnedFd>,
     json: bool,
-    debug: bool,
+    level: Level,
     warnings: RefCell<Vec<Finding>>,
 }
 
 /// How much a line matters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 #[allow(missing_docs, reason = "the usual names")]
 pub enum Level {
     Debug,
+    #[default]
     Warning,
     Error,
 }
 
 impl Level {
+    /// The level of that name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Debug, Self::Warning, Self::Error].into_iter().find(|level| level.name() == name)
+    }
+
     fn name(self) -> &'static str {
         match self {
             Self::Debug => "debug",
@@ -43,7 +50,7 @@ impl Level {
 
 impl Log {
     /// Opens the log; failing that is a failure of the command.
-    pub fn open(path: Option<&Path>, format: &str, debug: bool) -> Result<Self> {
+    pub fn open(path: Option<&Path>, format: &str, level: Level) -> Result<Self> {
         let json = match format {
             "text" => false,
             "json" => true,
@@ -57,16 +64,15 @@ impl Log {
         let file = path
             .map(|path| {
                 let name = sys::cstr("open", path.as_os_str().as_bytes())?;
-                let flags = libc::O_CREAT
-                    | libc::O_APPEND
-                    | libc::O_WRONLY
-                    | libc::O_NOFOLLOW
-                    | libc::O_NONBLOCK;
-                sys::fs::openat(sys::fs::CWD, &name, flags, 0o644)
+                // Links are followed: /dev/stderr is one. A FIFO that nobody reads must not hang.
+                let flags = libc::O_CREAT | libc::O_APPEND | libc::O_WRONLY | libc::O_NONBLOCK;
+                let file = sys::fs::openat(sys::fs::CWD, &name, flags, 0o644)?;
+                sys::fs::set_nonblocking(&file, false)?;
+                Ok(file)
             })
             .transpose()
             .map_err(Error::at(Code::E_LOG, "--log"))?;
-        Ok(Self { file, json, debug, warnings: RefCell::default() })
+        Ok(Self { file, json, level, warnings: RefCell::default() })
     }
 
     /// Tells a failure: to the log, with its code and the warnings so far, and, in plain words, to stderr.
@@ -92,6 +98,9 @@ impl Log {
         let mut extra = Map::new();
         let Some(cause) = cause else { return extra };
         extra.insert("code".into(), cause.code().name().into());
+        if !cause.code().hint().is_empty() {
+            extra.insert("hint".into(), cause.code().hint().into());
+        }
         // Without a file the line is stderr's, of which engines read little.
         if self.file.is_none() {
             return extra;
@@ -116,7 +125,11 @@ impl Log {
 
     /// Tells what was kept, after success; to stderr only where there is no log.
     pub fn tell(&self) {
-        for warning in self.warnings.take() {
+        let warnings = self.warnings.take();
+        if self.level > Level::Warning {
+            return;
+        }
+        for warning in warnings {
             let text = clean(&warning.to_string());
             let mut extra = Map::new();
             extra.insert("code".into(), warning.code.name().into());
@@ -130,9 +143,9 @@ impl Log {
         }
     }
 
-    /// With `--debug`, tells a detail: to the log, or to stderr, never to stdout.
+    /// At that level, tells a detail: to the log, or to stderr, never to stdout.
     pub fn debug(&self, text: impl FnOnce() -> String) {
-        if !self.debug {
+        if self.level > Level::Debug {
             return;
         }
         let text = clean(&text());
@@ -164,7 +177,8 @@ impl Log {
         let mut line = format!("time=\"{time}\" level={level} msg={text:?}");
         for (name, value) in extra {
             line += &match value {
-                Value::String(text) => format!(" {name}={text}"),
+                Value::String(text) if !text.contains(' ') => format!(" {name}={text}"),
+                Value::String(text) => format!(" {name}={text:?}"),
                 value => format!(" {name}={:?}", value.to_string()),
             };
         }

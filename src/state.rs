@@ -213,14 +213,23 @@ impl State {
         Ok(())
     }
 
-    /// Reads the record; `None` when it is missing or is none.
+    /// Reads the record; `None` when there is none. One that is there and makes no sense is an error: what
+    /// it knew of (processes, cgroups) must not be forgotten.
     pub fn load(dir: BorrowedFd<'_>) -> Result<Option<Self>> {
         let bytes = match read_file(dir, c"state.json", MAX_BYTES) {
             Ok(bytes) => bytes,
             Err(error) if error.errno == libc::ENOENT => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        Ok(serde_json::from_slice(&bytes).ok().as_ref().and_then(Self::from_json))
+        let record: Option<Value> = serde_json::from_slice(&bytes).ok();
+        match record.as_ref().and_then(Self::from_json) {
+            Some(state) => Ok(Some(state)),
+            None => Err(Error::text(
+                Code::E_STATE_DAMAGED,
+                "state.json is damaged: end what is left of the container and remove its directory in \
+                 the state root by hand",
+            )),
+        }
     }
 }
 

@@ -403,12 +403,12 @@ impl Group {
 }
 
 /// What a caller without rights gets for a directory that was not delegated.
-fn is_refusal(error: &Error) -> bool {
+pub(super) fn is_refusal(error: &Error) -> bool {
     matches!(error.errno(), Some(libc::EACCES | libc::EPERM | libc::EROFS))
 }
 
 /// A cgroup somebody lives in is not ours to limit, and kill later; a frozen one stops our child.
-fn check_unused(dir: &Dir) -> Result<()> {
+pub(super) fn check_unused(dir: &Dir) -> Result<()> {
     let refused = |text: &str| {
         Err(Error::text(
             Code::E_CGROUP_IN_USE,

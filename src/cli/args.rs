@@ -7,7 +7,7 @@ use clap::ArgMatches;
 
 use super::options::{COMMANDS, definition, program};
 use crate::bundle;
-use crate::log::Log;
+use crate::log::{Level, Log};
 
 /// Why there is nothing to run.
 #[derive(Debug)]
@@ -20,7 +20,7 @@ pub enum Stop {
 
 /// Global options that take a value.
 const GLOBAL_VALUES: &[&str] =
-    &["root", "log", "log-format", "log-level", "cgroup-manager", "rootless", "criu"];
+    &["root", "log", "log-format", "log-level", "cgroup-manager", "rootless", "criu", "deadline"];
 /// Global options that are on or off.
 const GLOBAL_FLAGS: &[&str] = &["debug", "systemd-cgroup"];
 /// Options of commands that are on or off, for `--flag=true`.
@@ -31,6 +31,7 @@ const FLAGS: &[&str] = &[
     "die-with-parent",
     "dry-run",
     "force",
+    "host",
     "ignore-paused",
     "keep",
     "no-new-keyring",
@@ -222,7 +223,7 @@ fn open_log(args: &[OsString]) -> Option<Log> {
     };
     let path = bundle::absolute(find("log")?.as_ref()).ok()?;
     let format = find("log-format").unwrap_or_else(|| "text".to_owned());
-    Log::open(Some(&path), &format, false).ok()
+    Log::open(Some(&path), &format, Level::default()).ok()
 }
 
 /// The last value of an option of the command.

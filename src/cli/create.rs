@@ -10,7 +10,7 @@ use super::{Globals, args};
 use crate::container::{Container, Status};
 use crate::error::{Code, Error, Finding, NOT_RUNNING, Result};
 use crate::foreground::Foreground;
-use crate::host::{CAP_SYS_ADMIN, Host};
+use crate::host::Host;
 use crate::plan::{self, Options, Plan};
 use crate::sd_notify::{self, Proxy};
 use crate::spawn::protocol::Failure;
@@ -50,6 +50,7 @@ pub fn run(globals: &Globals, matches: &ArgMatches) -> anyhow::Result<u8> {
         wait_for_ready(globals, proxy.as_ref(), &created.pidfd);
         return Ok(0);
     };
+    sys::deadline::clear();
     let exit = foreground.wait(&created, proxy)?;
     if !args::is_on(matches, "keep") {
         globals.log.warn(delete::delete(&globals.root, &id, true)?);
@@ -76,6 +77,7 @@ fn wait_for_ready(globals: &Globals, proxy: Option<&Proxy>, init: &OwnedFd) {
 }
 
 fn also_delete(globals: &Globals, id: &str, error: Error) -> Error {
+    sys::deadline::clear();
     match delete::delete(&globals.root, id, true) {
         Ok(_) => error,
         Err(left) => error.and(format_args!("deleting: {left}")),
@@ -105,15 +107,7 @@ fn read_and_plan(globals: &Globals, matches: &ArgMatches, detach: bool) -> Resul
     let options = Options {
         no_pivot: args::is_on(matches, "no-pivot"),
         no_new_keyring: args::is_on(matches, "no-new-keyring"),
-        cgroup: crate::cgroup::Options {
-            manager: globals.manager,
-            no_mknod: false,
-            // Whoever may administer the host must not lose device rules to a flag.
-            rootless: globals.rootless
-                && (host.user_namespace || host.capabilities & CAP_SYS_ADMIN == 0),
-            user: has_own_systemd(&host),
-            uid: outside_uid(&host)?,
-        },
+        cgroup: globals.cgroup_options(&host)?,
         console_socket: args::last(matches, "console-socket").is_some(),
         notify: sd_notify::wanted().is_some(),
         detach,
@@ -128,24 +122,6 @@ fn read_and_plan(globals: &Globals, matches: &ArgMatches, detach: bool) -> Resul
     // The parsed configuration is not needed any more, and the child would inherit a copy of it.
     drop(spec);
     Ok(Planned { host, plan, config, oci_version, annotations })
-}
-
-/// Whether the systemd driver asks a user's own systemd. Root of somebody else's user namespace (rootless
-/// podman, buildah) is told where that somebody's is; root of a whole system in a user namespace is not:
-/// engines of root leave these variables unset or empty.
-fn has_own_systemd(host: &Host) -> bool {
-    let told = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-    let user = host.user_namespace && (told("DBUS_SESSION_BUS_ADDRESS") || told("XDG_RUNTIME_DIR"));
-    host.euid != 0 || user
-}
-
-/// The caller's uid as that systemd knows it.
-fn outside_uid(host: &Host) -> Result<u32> {
-    if !host.user_namespace {
-        return Ok(host.euid);
-    }
-    let own = spawn::userns::maps_of_process(std::process::id().cast_signed())?;
-    Ok(own.host_uid(host.euid).unwrap_or(host.euid))
 }
 
 fn make(

@@ -48,6 +48,7 @@ pub fn exec(globals: &Globals, matches: &ArgMatches) -> anyhow::Result<u8> {
     let (created, contained) = spawn::exec::exec(&container, entry, &exec_plan, &request)?;
     globals.log.tell();
     let Some(foreground) = foreground else { return Ok(0) };
+    sys::deadline::clear();
     let exit = foreground.wait_until(&created, deadline.map(|deadline| deadline.end));
     // Also when it could not be waited for.
     contained.map_or(Ok(()), spawn::Contained::end)?;

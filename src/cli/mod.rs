@@ -3,6 +3,7 @@
 //! Owns: options, texts and exit codes that engines rely on. Must not: do anything a command does.
 
 mod args;
+mod check;
 mod create;
 mod duration;
 mod events;
@@ -10,6 +11,7 @@ mod exec;
 mod features;
 mod freeze;
 mod gc;
+mod host_report;
 mod kill;
 #[cfg(test)]
 mod manual;
@@ -29,8 +31,9 @@ use std::process::ExitCode;
 use clap::ArgMatches;
 
 use crate::cgroup::Manager;
-use crate::error::{Code, Error, Result};
-use crate::log::Log;
+use crate::error::{Code, Error, Finding, Result};
+use crate::host::{CAP_SYS_ADMIN, Host};
+use crate::log::{Level, Log};
 use crate::{bundle, spawn, sys};
 
 /// Exit status of `exec` that failed before there was a process.
@@ -52,6 +55,39 @@ pub struct Globals {
     pub manager: Manager,
     /// `--rootless`, or found out: errors of cgroups that we may not make are let pass.
     pub rootless: bool,
+}
+
+impl Globals {
+    /// How create makes cgroups.
+    pub fn cgroup_options(&self, host: &Host) -> Result<crate::cgroup::Options> {
+        Ok(crate::cgroup::Options {
+            manager: self.manager,
+            no_mknod: false,
+            // Whoever may administer the host must not lose device rules to a flag.
+            rootless: self.rootless
+                && (host.user_namespace || host.capabilities & CAP_SYS_ADMIN == 0),
+            user: has_own_systemd(host),
+            uid: outside_uid(host)?,
+        })
+    }
+}
+
+/// Whether the systemd driver asks a user's own systemd. Root of somebody else's user namespace (rootless
+/// podman, buildah) is told where that somebody's is; root of a whole system in a user namespace is not:
+/// engines of root leave these variables unset or empty.
+fn has_own_systemd(host: &Host) -> bool {
+    let told = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let user = host.user_namespace && (told("DBUS_SESSION_BUS_ADDRESS") || told("XDG_RUNTIME_DIR"));
+    host.euid != 0 || user
+}
+
+/// The caller's uid as that systemd knows it.
+fn outside_uid(host: &Host) -> Result<u32> {
+    if !host.user_namespace {
+        return Ok(host.euid);
+    }
+    let own = spawn::userns::maps_of_process(std::process::id().cast_signed())?;
+    Ok(own.host_uid(host.euid).unwrap_or(host.euid))
 }
 
 /// The whole program.
@@ -89,6 +125,18 @@ fn run(command: &str, matches: &ArgMatches) -> ExitCode {
         Ok(globals) => Globals { log, ..globals },
         Err(error) => return fail(&log, command, &id, &error.into()),
     };
+    match duration::option(sub, "deadline").and_then(|deadline| match deadline {
+        None => duration::option(matches, "deadline"),
+        given => Ok(given),
+    }) {
+        Ok(Some(deadline)) => sys::deadline::set(deadline),
+        Ok(None) => {}
+        Err(error) => return fail(&globals.log, command, &id, &error.into()),
+    }
+    if text_given(matches, sub, "criu") {
+        let text = "has no effect: criu is found in PATH";
+        globals.log.warn(vec![Finding::new(Code::W_OPTION_IGNORED, "--criu", text)]);
+    }
     // features prints nothing but its document, to either stream: CRI-O parses both together.
     if command != "features" {
         globals.log.debug(|| format!("{command} {id}"));
@@ -111,15 +159,22 @@ fn run(command: &str, matches: &ArgMatches) -> ExitCode {
         "delete" => kill::delete(&globals, sub),
         "spec" => spec::spec(sub),
         "features" => features::features(),
+        "check" => check::check(&globals, sub),
         other => Err(Error::text(Code::E_USAGE, format!("no such command: {other}")).into()),
     };
     match done {
         Ok(code) => {
-            globals.log.tell();
+            if command != "features" {
+                globals.log.tell();
+            }
             ExitCode::from(code)
         }
         Err(error) => fail(&globals.log, command, &id, &error),
     }
+}
+
+fn text_given(matches: &ArgMatches, sub: &ArgMatches, name: &str) -> bool {
+    args::global(matches, sub, name).is_some_and(|text| !text.is_empty())
 }
 
 /// One error, once.
@@ -140,7 +195,15 @@ fn open_log(matches: &ArgMatches, sub: &ArgMatches) -> Result<Log> {
     let path = args::global(matches, sub, "log").filter(|path| !path.is_empty());
     let path = path.map(|path| bundle::absolute(path.as_ref())).transpose()?;
     let format = args::global(matches, sub, "log-format").unwrap_or_else(|| "text".to_owned());
-    Log::open(path.as_deref(), &format, args::global_flag(matches, sub, "debug"))
+    let level = match args::global(matches, sub, "log-level") {
+        _ if args::global_flag(matches, sub, "debug") => Level::Debug,
+        None => Level::default(),
+        Some(name) => Level::from_name(&name).ok_or_else(|| {
+            let text = format!("--log-level: {name:?} is none of error, warning, debug");
+            Error::text(Code::E_OPTION, text)
+        })?,
+    };
+    Log::open(path.as_deref(), &format, level)
 }
 
 /// The global options, but for the log.

@@ -26,6 +26,7 @@ pub const COMMANDS: &[(&str, &str)] = &[
     ("list", "List containers"),
     ("ps", "List the processes of a container"),
     ("spec", "Write a default config.json"),
+    ("check", "Tell whether a bundle could be created on this host"),
     ("features", "Print what this runtime can do"),
 ];
 
@@ -53,7 +54,7 @@ fn with_globals(command: Command) -> Command {
         .arg(value("root", "DIR", "Where containers' states are kept [default: /run/onggi]"))
         .arg(value("log", "FILE", "Append messages to this file, too"))
         .arg(value("log-format", "text|json", "Form of the log's lines [default: text]"))
-        .arg(value("log-level", "error|warning|debug", "Accepted for other callers, no effect"))
+        .arg(value("log-level", "error|warning|debug", "What to tell [default: warning]"))
         .arg(flag("debug", "Write debug messages to the log, or to stderr without one"))
         .arg(flag("systemd-cgroup", "Let systemd make cgroups, as --cgroup-manager systemd"))
         .arg(value(
@@ -66,6 +67,7 @@ fn with_globals(command: Command) -> Command {
             "auto|true|false",
             "Let errors of cgroups pass for want of rights [default: auto]",
         ))
+        .arg(value("deadline", "TIME", "Give up, and take everything back, after this time"))
         .arg(value("criu", "FILE", "Ignored, for old callers").hide(true))
 }
 
@@ -134,9 +136,20 @@ pub fn definition(name: &str) -> Command {
         "spec" => command
             .arg(value("bundle", "DIR", "Where to write it [default: here]").short('b'))
             .arg(flag("rootless", "Write one for a user without rights to the host")),
+        "check" => check_definition(command),
         "features" => command,
         _ => command.arg(id()),
     }
+}
+
+fn check_definition(command: Command) -> Command {
+    command
+        .arg(
+            value("bundle", "DIR", "Directory of the bundle [default: the current one]").short('b'),
+        )
+        .arg(flag("host", "Tell what this host offers and lacks"))
+        .arg(value("format", "text|json", "Form of the output [default: text]").short('f'))
+        .arg(Arg::new("file").value_name("FILE").help("The configuration [default: config.json]"))
 }
 
 fn update_definition(command: Command) -> Command {

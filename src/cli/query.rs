@@ -47,6 +47,9 @@ pub fn list(globals: &Globals, matches: &ArgMatches) -> anyhow::Result<u8> {
                 let pid = container.pid();
                 found.push(container::oci_state(&container.state, status, pid, &annotations));
             }
+            Err(error) if error.code() == Code::E_STATE_DAMAGED => {
+                found.push(json!({"id": id, "pid": 0, "status": "damaged", "bundle": "", "created": "", "owner": ""}));
+            }
             // Deleted since the directory was read, or reserved and not yet recorded.
             Err(error) if error.to_string() == DOES_NOT_EXIST => {}
             Err(error) => return Err(error.into()),

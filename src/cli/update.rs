@@ -90,7 +90,10 @@ fn document(name: &OsStr) -> Result<Value> {
         (true, None) => return Err(Error::text(Code::E_CONFIG_READ, "standard input is closed")),
         (false, _) => bundle::read(name.as_ref())?,
     };
-    bundle::scan(&bytes)?;
+    if !bundle::scan(&bytes)? {
+        let text = "not a JSON object where there has to be one";
+        return Err(Error::text(Code::E_TYPE, text));
+    }
     match serde_json::from_slice(&bytes) {
         Ok(value @ Value::Object(_)) => Ok(value),
         Ok(_) => Err(Error::text(Code::E_TYPE, "not a JSON object")),
@@ -98,7 +101,8 @@ fn document(name: &OsStr) -> Result<Value> {
     }
 }
 
-fn set(document: &mut Value, pointer: &str, value: Value) {
+/// Puts a value at a pointer, in objects that are made where missing.
+pub(super) fn set(document: &mut Value, pointer: &str, value: Value) {
     let mut here = document;
     for name in pointer.split('/').skip(1) {
         if !here.is_object() {

@@ -23,6 +23,8 @@ pub fn ready(child: &mut Child<'_>) -> Result<()> {
 pub fn wait(child: &mut Child<'_>) -> Result<()> {
     // From here on failures go to `start`, that of this read as well.
     child.work.started = true;
+    // create's time is not that of its container.
+    sys::deadline::clear();
     let mut byte = [0u8; 1];
     let count = sys::fs::read(child.create()?.gate.as_fd(), &mut byte)?;
     if count == 0 {

@@ -230,7 +230,7 @@ impl<'a> Child<'a> {
             Do::TimeNamespace => user::time_namespace(self),
             Do::Unshare(flags) => Ok(sys::process::unshare(flags)?),
             Do::Sources => user::sources(self),
-            Do::ContainerRoot => user::container_root(self),
+            Do::ContainerRoot => user::container_root(self.process),
             Do::NewCgroupNamespace => Ok(sys::process::unshare(libc::CLONE_NEWCGROUP)?),
             Do::NewSession => Ok(sys::process::setsid()?),
             Do::Keyring => self.keyring(),
@@ -350,7 +350,7 @@ impl<'a> Child<'a> {
             }
         }
         if join.user {
-            user::container_root(self)?;
+            user::container_root(self.process)?;
         }
         if let Some(root) = &join.root {
             sys::fs::fchdir(root.as_fd())?;

@@ -188,8 +188,22 @@ fn tmpfs_target(root: BorrowedFd<'_>, mount: &Mount) -> Result<(resolve::Found, 
     Ok((found, Some(mode)))
 }
 
-/// fsopen, fsconfig, fsmount: a detached mount.
-fn new_filesystem(mount: &Mount, fstype: &str, source: &str, mode: Option<u32>) -> Result<OwnedFd> {
+/// Configures a filesystem as [`mount`] would, and lets it go: what `check` tries. Superblocks are made
+/// only of those that live in memory; another could write to a disk.
+pub fn try_out(mount: &Mount, fstype: &str, source: &str) -> Result<()> {
+    if mount.options.data.iter().any(|entry| entry.len() > FSCONFIG_MAX) {
+        // Overlay's would need its layers; what is staged would have to be mounted.
+        return Ok(());
+    }
+    let context = configured(mount, fstype, source, None)?;
+    if matches!(fstype, "tmpfs" | "ramfs") {
+        sys::mount::fsconfig_create(context.as_fd())?;
+    }
+    Ok(())
+}
+
+/// fsopen and fsconfig: a filesystem with all its options, not made yet.
+fn configured(mount: &Mount, fstype: &str, source: &str, mode: Option<u32>) -> Result<OwnedFd> {
     let context = sys::mount::fsopen(&sys::cstr("fsopen", fstype)?)?;
     if !source.is_empty() {
         let source = sys::cstr("fsconfig", source)?;
@@ -204,6 +218,12 @@ fn new_filesystem(mount: &Mount, fstype: &str, source: &str, mode: Option<u32>) 
     if let Some(mode) = mode {
         configure(context.as_fd(), fstype, &format!("mode={mode:o}"))?;
     }
+    Ok(context)
+}
+
+/// fsopen, fsconfig, fsmount: a detached mount.
+fn new_filesystem(mount: &Mount, fstype: &str, source: &str, mode: Option<u32>) -> Result<OwnedFd> {
+    let context = configured(mount, fstype, source, mode)?;
     sys::mount::fsconfig_create(context.as_fd())?;
     // With tmpcopyup the mount must take the files before it may become read-only.
     let attributes = if mount.options.tmpcopyup { 0 } else { mount.options.attr.set };

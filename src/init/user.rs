@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use super::Child;
 use crate::error::Result;
 use crate::plan::namespaces::Kind;
+use crate::plan::process::Process;
 use crate::spawn::protocol::{self, Message};
 use crate::sys;
 
@@ -53,8 +54,7 @@ pub fn rearm() -> Result<()> {
 
 /// Becomes root of the container's user namespace, or its process' user where root is not mapped:
 /// what is made from here on belongs to it.
-pub fn container_root(child: &Child<'_>) -> Result<()> {
-    let process = child.process;
+pub fn container_root(process: Option<&Process>) -> Result<()> {
     if !process.is_some_and(|process| process.keep_groups) {
         match sys::cred::setgroups(&[]) {
             // Denied in this user namespace, which has one group only: they cannot be dropped.

@@ -18,7 +18,8 @@ const ID_MAX: usize = 255;
 /// Whether a container id is of the form `[A-Za-z0-9_+.-]+`, not `.` or `..`, and no option.
 pub fn container_id(id: &str) -> Result<(), String> {
     let good = |letter: u8| letter.is_ascii_alphanumeric() || b"_+.-".contains(&letter);
-    if id.is_empty() || id == "." || id == ".." || !id.bytes().all(good) {
+    let odd = id.is_empty() || id.starts_with('-') || id == "." || id == "..";
+    if odd || !id.bytes().all(good) {
         return Err(format!("invalid container ID format: {:?}", id.escape_debug().to_string()));
     }
     if id.len() > ID_MAX {
@@ -108,7 +109,20 @@ mod tests {
         for id in ["a", "A-b_c+d.e", "0", "..a", &"x".repeat(255)] {
             assert_eq!(container_id(id), Ok(()), "{id}");
         }
-        for id in ["", ".", "..", "a/b", "../x", "a\nb", "a b", "ä", "a\0", &"x".repeat(256)] {
+        for id in [
+            "",
+            ".",
+            "..",
+            "-v",
+            "--all",
+            "a/b",
+            "../x",
+            "a\nb",
+            "a b",
+            "ä",
+            "a\0",
+            &"x".repeat(256),
+        ] {
             assert!(container_id(id).is_err(), "{id}");
         }
     }

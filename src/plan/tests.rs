@@ -1,6 +1,8 @@
 //! Golden tests: what a configuration becomes on a given host, step by step. `UPDATE_GOLDEN=1` rewrites
 //! the expected texts. And one refusal for each rule, with its pointer.
 
+mod mutations;
+
 use std::path::Path;
 
 use serde_json::{Value, json};

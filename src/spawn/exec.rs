@@ -160,7 +160,10 @@ fn enter(
     });
     match begins.and_then(|()| attend(plan, request, &cloned, &socket, agent)) {
         Ok(terminal) => Ok(Created { pid: cloned.pid, pidfd: cloned.pidfd, terminal }),
-        Err(error) => Err(super::also(error, end_child(&cloned))),
+        Err(error) => {
+            sys::deadline::clear();
+            Err(super::also(error, end_child(&cloned)))
+        }
     }
 }
 

@@ -18,6 +18,7 @@ pub mod prepare;
 pub mod protocol;
 pub mod schedule;
 pub mod seal;
+pub mod trial;
 pub mod userns;
 mod verify;
 
@@ -431,6 +432,7 @@ impl<'a> Making<'a> {
 
     /// Takes back everything, in reverse, and adds to the error what could not be.
     fn undo(mut self, plan: &Plan, error: Error) -> Error {
+        sys::deadline::clear();
         let mut error = error;
         if let Some(networks) = &self.networks {
             error = also(error, networks.take_back(&self.state.net_devices));

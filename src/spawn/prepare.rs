@@ -13,7 +13,7 @@ use crate::host::Host;
 use crate::plan::devices::Device;
 use crate::plan::ids::{IdMappings, IdRange};
 use crate::plan::mounts::{Mount, Source};
-use crate::plan::namespaces::{Joined, Kind, Namespaces};
+use crate::plan::namespaces::{Joined, Kind};
 use crate::plan::{Plan, Switch};
 use crate::state::RdtRecord;
 use crate::sys;
@@ -51,11 +51,24 @@ pub struct Sources {
 
 /// Opens everything the plan names on the host.
 pub fn prepare(plan: &Plan, host: &Host) -> Result<Prepared> {
-    let namespaces = join_files(&plan.namespaces)?;
+    let mut failed = Vec::new();
+    let mut note = |error| failed.push(error);
+    let namespaces: Vec<OwnedFd> = plan
+        .namespaces
+        .joined
+        .iter()
+        .filter_map(|joined| join_file(joined).map_err(&mut note).ok())
+        .collect();
+    let rootfs = open_rootfs(&plan.rootfs).map_err(&mut note);
+    // What follows wants the namespaces in pairs with the plan's.
+    let rootfs = match (Error::all(failed), rootfs) {
+        (None, Ok(rootfs)) => rootfs,
+        (Some(error), _) => return Err(error),
+        (None, Err(())) => return Err(Error::text(Code::E_INTERNAL, "a failure was not noted")),
+    };
     foreign_only(plan, &namespaces)?;
     let rdt = plan.rdt.as_ref().map(|rdt| crate::rdt::intend(rdt, &plan.id)).transpose()?;
     let ids = id_mappings(plan, &namespaces)?;
-    let rootfs = open_rootfs(&plan.rootfs)?;
     let id_maps = idmap::namespaces(plan, &namespaces, host)?;
     let prepared = Prepared { rootfs, namespaces, id_maps, rdt, ids, sources: OnceCell::new() };
     if plan.parent_opens {
@@ -80,19 +93,20 @@ pub fn sources(
                 .map_err(Error::at(Code::E_ROOTFS, "/root/path"))?,
         ),
     };
+    let mut failed = Vec::new();
     let mounts = plan
         .mounts
         .iter()
         .zip(&prepared.id_maps)
-        .map(|(mount, map)| match (&mount.source, state) {
-            (Source::Notify, Some(state)) => {
-                let path = [state.to_bytes(), b"/", crate::sd_notify::DIRECTORY.to_bytes()];
-                let path = sys::cstr("open_tree", path.concat())?;
-                Ok(Some(clone_tree(sys::fs::CWD, &path, false, plan.propagation)?))
-            }
-            _ => source(mount, plan.propagation, map.as_ref()),
+        .filter_map(|(mount, map)| {
+            opened(mount, map.as_ref(), plan.propagation, state)
+                .map_err(|error| failed.push(error))
+                .ok()
         })
-        .collect::<Result<Vec<_>>>()?;
+        .collect();
+    if let Some(error) = Error::all(failed) {
+        return Err(error);
+    }
     let devices = plan
         .devices
         .iter()
@@ -102,6 +116,23 @@ pub fn sources(
     match prepared.sources.set(Sources { tree, mounts, devices, null }) {
         Ok(()) => Ok(()),
         Err(_) => Err(Error::text(Code::E_INTERNAL, "the sources have been opened before")),
+    }
+}
+
+/// The source of one mount, if it has one to open.
+fn opened(
+    mount: &Mount,
+    map: Option<&OwnedFd>,
+    propagation: u64,
+    state: Option<&CStr>,
+) -> Result<Option<OwnedFd>> {
+    match (&mount.source, state) {
+        (Source::Notify, Some(state)) => {
+            let path = [state.to_bytes(), b"/", crate::sd_notify::DIRECTORY.to_bytes()];
+            let path = sys::cstr("open_tree", path.concat())?;
+            Ok(Some(clone_tree(sys::fs::CWD, &path, false, propagation)?))
+        }
+        _ => source(mount, propagation, map),
     }
 }
 
@@ -244,10 +275,6 @@ fn null_device(propagation: u64) -> Result<OwnedFd> {
         ));
     }
     Ok(null)
-}
-
-fn join_files(namespaces: &Namespaces) -> Result<Vec<OwnedFd>> {
-    namespaces.joined.iter().map(join_file).collect()
 }
 
 /// Opens a namespace file and checks its kind.

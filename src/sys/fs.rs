@@ -4,7 +4,7 @@ use std::ffi::CStr;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use super::{Error, Result, check, done, owned};
+use super::{Error, Result, check, deadline, done, owned};
 
 /// The current directory as a directory descriptor argument.
 pub const CWD: BorrowedFd<'static> = {
@@ -230,6 +230,17 @@ pub fn access(dir: BorrowedFd<'_>, path: &CStr, mode: i32) -> Result<()> {
 
 /// flock(2).
 pub fn flock(fd: BorrowedFd<'_>, operation: i32) -> Result<()> {
+    // It cannot be waited for with a time-out, only asked again.
+    while deadline::left().is_some() && operation & libc::LOCK_NB == 0 {
+        match flock(fd, operation | libc::LOCK_NB) {
+            Err(error) if error.errno == libc::EWOULDBLOCK => {}
+            result => return result,
+        }
+        match deadline::left() {
+            Some(left) if left.is_zero() => return Err(deadline::passed("flock")),
+            _ => std::thread::sleep(std::time::Duration::from_millis(5)),
+        }
+    }
     loop {
         // SAFETY: takes no pointer.
         let ret = unsafe { libc::flock(fd.as_raw_fd(), operation) };
@@ -470,9 +481,12 @@ pub fn poll(fds: &[(BorrowedFd<'_>, i16)], timeout_ms: i32) -> Result<Vec<i16>> 
         .iter()
         .map(|(fd, events)| libc::pollfd { fd: fd.as_raw_fd(), events: *events, revents: 0 })
         .collect();
+    let (timeout_ms, last) = deadline::cap(timeout_ms);
     // SAFETY: the vector is as long as we say.
     let ret = unsafe { libc::poll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, timeout_ms) };
-    check(ret.into(), "poll", "")?;
+    if check(ret.into(), "poll", "")? == 0 && last {
+        return Err(deadline::passed("poll"));
+    }
     Ok(polled.iter().map(|fd| fd.revents).collect())
 }
 

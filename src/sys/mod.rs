@@ -6,6 +6,7 @@
 
 pub mod bpf;
 pub mod cred;
+pub mod deadline;
 pub mod exec;
 pub mod fs;
 pub mod heap;

@@ -55,6 +55,9 @@ pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Res
 /// Receives one message into `buffer`, with up to four descriptors. Length 0 is the peer's end.
 pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<(usize, Vec<OwnedFd>)> {
     let mut space = nix::cmsg_space!([RawFd; 4]);
+    if super::deadline::left().is_some() {
+        super::fs::poll(&[(socket, libc::POLLIN)], -1)?;
+    }
     loop {
         let mut parts = [IoSliceMut::new(buffer)];
         let received = nix::sys::socket::recvmsg::<()>(
