@@ -11,7 +11,7 @@ RELEASE := target/$(TARGET)/release/onggi
 # Where zsh looks; Debian's package has vendor-completions.
 ZSH ?= site-functions
 
-.PHONY: all musl demo test check bench sweep mutants conformance install uninstall deb test-package clean test-vm
+.PHONY: all musl demo test check bench sweep mutants conformance install uninstall deb test-package clean test-vm test-engines-doc
 
 all: $(RELEASE)
 
@@ -46,9 +46,17 @@ sweep: all
 	$(CARGO) build --locked --profile dev-fast --example sweep
 	target/$(HOST)/dev-fast/examples/sweep --runtime $(RELEASE) --mode all $(SWEEP)
 
+# The specification sentence by sentence, onggi beside runc, and OCI's validation suite.
+conformance:
+	conformance/run
+
 # All integration tests on a systemd machine, which is a virtual one: hours. TESTS="apparmor::" for some.
 test-vm: all
 	hack/test-vm $(RELEASE) $(TESTS)
+
+# Every block of docs/engines.md with the real engine, in that machine: minutes. SUITE=sid for containerd 2.
+test-engines-doc: all
+	conformance/engines-doc $(RELEASE)
 
 # Takes one protection away at a time and shows that its security tests fail then. MUTANTS="seal label" for some.
 mutants:
