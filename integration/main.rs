@@ -38,6 +38,7 @@ mod support;
 
 mod annotations;
 mod apparmor;
+mod bad_input;
 mod cgroup;
 mod cgroup_faults;
 mod check;

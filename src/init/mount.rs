@@ -57,13 +57,28 @@ fn bind(root: BorrowedFd<'_>, mount: &Mount, tree: &OwnedFd) -> Result<()> {
                 && resolve::is_directory(tree.as_fd())?
                     != resolve::is_directory(target.fd.as_fd())? =>
         {
-            Err(sys::Error::new("move_mount", &mount.destination, libc::ENOTDIR).into())
+            Err(sys::Error::new("move_mount", mismatch(mount, tree)?, libc::ENOTDIR).into())
         }
         result => {
             leave_open([target.fd]);
             result
         }
     }
+}
+
+/// Both names and what each is: who called the engine knows no /mounts/7.
+fn mismatch(mount: &Mount, tree: &OwnedFd) -> Result<String> {
+    let kinds = if resolve::is_directory(tree.as_fd())? {
+        ("directory", "file")
+    } else {
+        ("file", "directory")
+    };
+    let source = match &mount.source {
+        Source::Bind { path, .. } => path.to_string_lossy(),
+        _ => "".into(),
+    };
+    let (source, target) = (source.escape_debug(), mount.destination.escape_debug());
+    Ok(format!("the {} {source} onto the {} {target}", kinds.0, kinds.1))
 }
 
 fn attach(tree: BorrowedFd<'_>, target: BorrowedFd<'_>, mount: &Mount) -> Result<()> {
