@@ -107,6 +107,10 @@ fn words(text: &str) -> Vec<String> {
     text.split_ascii_whitespace().map(str::to_owned).collect()
 }
 
+/// How long to wait for an event before looking again, in ms: what the kernel keeps between two of them
+/// (`CGROUP_FILE_NOTIFY_MIN_INTV`).
+const LOOK_AGAIN: i32 = 10;
+
 /// Waits until `key` of `cgroup.events` has a value; false when `end` came first. A cgroup that is
 /// gone has no processes and is not frozen.
 pub(super) fn wait_event(dir: &Dir, key: &str, value: u64, end: Instant) -> sys::Result<bool> {
@@ -128,8 +132,9 @@ pub(super) fn wait_event(dir: &Dir, key: &str, value: u64, end: Instant) -> sys:
         if left.is_zero() {
             return Ok(false);
         }
-        // Changes since the read above wake it up, so none is missed.
-        let millis = i32::try_from(left.as_millis()).unwrap_or(i32::MAX).saturating_add(1);
+        // Changes since the read above wake it up, but for one: a cgroup that empties within 10 ms of its
+        // last event has the next one on a timer, which goes with it when somebody else removes it.
+        let millis = i32::try_from(left.as_millis()).unwrap_or(LOOK_AGAIN).clamp(1, LOOK_AGAIN);
         match fs::poll(&[(events.as_fd(), libc::POLLPRI)], millis) {
             Err(error) if error.errno == libc::EINTR => {}
             other => drop(other?),
