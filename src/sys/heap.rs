@@ -1,6 +1,6 @@
 //! The heap of a program that lives for milliseconds and whose clone then waits, maybe for days.
 //!
-//! Allocation is a step in a large mapping, so a run costs one or two mmap(2) where a general
+//! Allocation is a step in a large chunk, so a run costs at most an mmap(2) or two where a general
 //! allocator makes a hundred and fifty calls; freed blocks are kept in lists by size. [`trim`] gives
 //! back every page without a living block, which a general allocator can do only at the heap's end.
 //! For one thread: a second one would be served too, but waits spinning.
@@ -30,7 +30,16 @@ const LISTS: usize = EXACT_LISTS + 4 * (LARGEST / EXACT).ilog2() as usize;
 pub struct Heap;
 
 static STATE: Locked =
-    Locked { busy: AtomicBool::new(false), arena: UnsafeCell::new(Arena::new()) };
+    Locked { busy: AtomicBool::new(false), arena: UnsafeCell::new(Arena::new(true)) };
+
+/// The first chunk: part of the program's own zeroed memory, so that most runs map nothing.
+#[repr(align(4096))]
+struct First(UnsafeCell<[u8; CHUNK]>);
+
+// SAFETY: only its address is used, by the one arena.
+unsafe impl Sync for First {}
+
+static FIRST: First = First(UnsafeCell::new([0; CHUNK]));
 
 struct Locked {
     busy: AtomicBool,
@@ -57,7 +66,8 @@ impl Locked {
 unsafe impl GlobalAlloc for Heap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let Some(size) = block_size(layout) else {
-            return map(layout.size());
+            // A mapping is aligned to pages; nothing here asks for more.
+            return if layout.align() > PAGE { null_mut() } else { map(layout.size()) };
         };
         STATE.with(|arena| arena.take(size, layout.align()))
     }
@@ -125,7 +135,7 @@ fn list_of(size: usize) -> usize {
 /// A free block begins with the next of its list.
 type Link = Option<NonNull<u8>>;
 
-/// A mapping's first bytes.
+/// A chunk's first bytes.
 #[repr(C)]
 struct Chunk {
     previous: Option<NonNull<Chunk>>,
@@ -137,14 +147,13 @@ struct Arena {
     /// The first byte of the current chunk that was never handed out, as an address.
     top: usize,
     end: usize,
+    /// `FIRST` is its, and not in use yet.
+    first: bool,
 }
 
-// SAFETY: it owns its chunks; nothing in it belongs to a thread.
-unsafe impl Send for Arena {}
-
 impl Arena {
-    const fn new() -> Self {
-        Self { free: [None; LISTS], chunk: None, top: 0, end: 0 }
+    const fn new(first: bool) -> Self {
+        Self { free: [None; LISTS], chunk: None, top: 0, end: 0, first }
     }
 
     /// A block of a rounded size; null when there is no memory.
@@ -189,9 +198,10 @@ impl Arena {
     }
 
     fn grow(&mut self) -> bool {
-        let Some(chunk) = NonNull::new(map(CHUNK)) else { return false };
+        let start = if std::mem::take(&mut self.first) { FIRST.0.get().cast() } else { map(CHUNK) };
+        let Some(chunk) = NonNull::new(start) else { return false };
         let chunk = chunk.cast::<Chunk>();
-        // SAFETY: a fresh mapping, page-aligned, longer than a Chunk.
+        // SAFETY: a fresh chunk, page-aligned, longer than a Chunk.
         unsafe { chunk.write(Chunk { previous: self.chunk }) };
         self.chunk = Some(chunk);
         let start = chunk.as_ptr().expose_provenance();
@@ -367,7 +377,7 @@ mod tests {
     /// Pages of freed blocks read as zero after a trim: the kernel has taken them.
     #[test]
     fn trim_gives_back_pages_without_a_living_block() {
-        let mut arena = Arena::new();
+        let mut arena = Arena::new(false);
         let blocks: Vec<_> = (0..64).map(|_| arena.take(1024, 16)).collect();
         for block in &blocks {
             unsafe { block.write_bytes(9, 1024) };
