@@ -1,8 +1,8 @@
 //! The onggi command. Everything is in the library: see [`onggi`].
 
+#![no_main]
+
 #[global_allocator]
 static HEAP: onggi::sys::heap::Heap = onggi::sys::heap::Heap;
 
-fn main() -> std::process::ExitCode {
-    onggi::cli::main()
-}
+onggi::entry!(onggi::cli::main);

@@ -24,9 +24,9 @@ mod update;
 #[cfg(test)]
 pub use spec::default_config;
 
+use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use clap::ArgMatches;
 
@@ -90,14 +90,14 @@ fn outside_uid(host: &Host) -> Result<u32> {
     Ok(own.host_uid(host.euid).unwrap_or(host.euid))
 }
 
-/// The whole program.
+/// The whole program: takes its arguments and returns its exit status.
 #[must_use]
-pub fn main() -> ExitCode {
-    let args: Vec<_> = std::env::args_os().skip(1).collect();
-    let args = args::normalize(args.into_iter().map(OsStringExt::into_vec).collect());
+pub fn main(argv: Vec<OsString>) -> u8 {
+    let argv: Vec<_> = argv.into_iter().map(OsStringExt::into_vec).collect();
+    let args = args::normalize(argv.iter().skip(1).cloned().collect());
     let command = args::command_of(&args).unwrap_or_default();
     if args::enters_container(&command) {
-        if let Err(error) = spawn::seal::ensure() {
+        if let Err(error) = spawn::seal::ensure(argv) {
             return fail(&Log::default(), &command, "", &error.into());
         }
     } else if let Err(error) = spawn::seal::refuse_set_id() {
@@ -105,7 +105,7 @@ pub fn main() -> ExitCode {
     }
     let matches = match args::parse(&command, args) {
         Ok(matches) => matches,
-        Err(args::Stop::Printed) => return ExitCode::SUCCESS,
+        Err(args::Stop::Printed) => return 0,
         Err(args::Stop::Usage(text, log)) => {
             let log = log.unwrap_or_default();
             return fail(&log, &command, "", &Error::text(Code::E_USAGE, text).into());
@@ -114,8 +114,8 @@ pub fn main() -> ExitCode {
     run(&command, &matches)
 }
 
-fn run(command: &str, matches: &ArgMatches) -> ExitCode {
-    let Some((_, sub)) = matches.subcommand() else { return ExitCode::FAILURE };
+fn run(command: &str, matches: &ArgMatches) -> u8 {
+    let Some((_, sub)) = matches.subcommand() else { return 1 };
     let id = args::optional_id(sub).unwrap_or_default();
     let log = match open_log(matches, sub) {
         Ok(log) => log,
@@ -167,7 +167,7 @@ fn run(command: &str, matches: &ArgMatches) -> ExitCode {
             if command != "features" {
                 globals.log.tell();
             }
-            ExitCode::from(code)
+            code
         }
         Err(error) => fail(&globals.log, command, &id, &error),
     }
@@ -178,15 +178,15 @@ fn text_given(matches: &ArgMatches, sub: &ArgMatches, name: &str) -> bool {
 }
 
 /// One error, once.
-fn fail(log: &Log, command: &str, id: &str, error: &anyhow::Error) -> ExitCode {
+fn fail(log: &Log, command: &str, id: &str, error: &anyhow::Error) -> u8 {
     let place = if id.is_empty() { command.to_owned() } else { format!("{command} {id}") };
     log.error(&place, error);
     let cause = error.downcast_ref::<Error>().map(Error::code);
-    ExitCode::from(match (command, cause) {
+    match (command, cause) {
         ("exec", Some(Code::E_EXEC_TIMEOUT)) => EXEC_TIMED_OUT,
         ("exec", _) => EXEC_FAILED,
         _ => 1,
-    })
+    }
 }
 
 fn open_log(matches: &ArgMatches, sub: &ArgMatches) -> Result<Log> {

@@ -2,7 +2,7 @@
 //! through `/proc/PID/exe` (CVE-2019-5736).
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 
 use crate::error::{Code, Error, Result};
 use crate::sys;
@@ -21,8 +21,8 @@ const SQUASHFS_MAGIC: i64 = 0x7371_7368;
 const OVERLAYFS_SUPER_MAGIC: i64 = 0x794c_7630;
 
 /// Returns when this process runs from where nobody can write; otherwise becomes such a process, with
-/// the same arguments, environment and descriptors.
-pub fn ensure() -> Result<()> {
+/// the same arguments (`argv`), environment and descriptors.
+pub fn ensure(argv: Vec<Vec<u8>>) -> Result<()> {
     refuse_set_id()?;
     let exe = sys::fs::open(c"/proc/self/exe", libc::O_RDONLY)
         .map_err(Error::at(Code::E_SEAL, "own executable"))?;
@@ -44,7 +44,7 @@ pub fn ensure() -> Result<()> {
         Err(error) if error.errno == libc::EACCES => overlay_copy()?,
         result => result.map_err(Error::at(Code::E_SEAL, "sealing the own executable"))?,
     };
-    let argv = CStrings::new(c_strings(std::env::args_os().map(OsStringExt::into_vec))?);
+    let argv = CStrings::new(c_strings(argv.into_iter())?);
     let env =
         std::env::vars_os().map(|(name, value)| [name.as_bytes(), b"=", value.as_bytes()].concat());
     let envp = CStrings::new(c_strings(env)?);

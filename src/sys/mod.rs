@@ -7,6 +7,7 @@
 pub mod bpf;
 pub mod cred;
 pub mod deadline;
+pub mod entry;
 pub mod exec;
 pub mod fs;
 pub mod heap;
