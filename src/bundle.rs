@@ -62,7 +62,7 @@ pub fn absolute(path: &Path) -> Result<PathBuf> {
 /// Parses a document of type `T`, with warnings of what was let pass. Every member that does not fit is
 /// a [`Problem`], up to a limit.
 pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, Vec<Finding>)> {
-    match (scan(bytes)?, typed(bytes)) {
+    match (scan(bytes)?, serde_json::from_slice(bytes)) {
         (true, Ok(config)) => Ok((config, Vec::new())),
         _ => parse_slowly(bytes),
     }
@@ -83,11 +83,6 @@ pub fn config(bytes: &[u8]) -> Result<(Config, Vec<Finding>)> {
     Ok((config, warnings))
 }
 
-/// The types' own opinion, with the place of the first member that does not fit.
-fn typed<T: DeserializeOwned>(bytes: &[u8]) -> serde_json::Result<T> {
-    serde_json::from_slice(bytes)
-}
-
 fn not_json(error: serde_json::Error) -> Error {
     Error::text(Code::E_JSON, error.to_string())
 }
@@ -101,11 +96,12 @@ fn parse_slowly<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, Vec<Finding>)> 
     let mut gone: Vec<(String, usize)> = Vec::new();
     loop {
         let document = value.to_string();
-        let error = match typed::<T>(document.as_bytes()) {
+        let error = match serde_json::from_str::<T>(&document) {
             Ok(spec) => return findings.finish().map(|warnings| (spec, warnings)),
             Err(error) => error,
         };
-        let missing = error.to_string().starts_with("missing field");
+        let text = error.to_string();
+        let missing = text.starts_with("missing field");
         let here = locate::pointer_at(document.as_bytes(), error.line(), error.column(), missing);
         let pointer = as_given(&here, &gone);
         let below = format!("{pointer}/");
@@ -115,8 +111,7 @@ fn parse_slowly<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, Vec<Finding>)> 
             .iter()
             .any(|problem| problem.pointer == pointer || problem.pointer.starts_with(&below));
         if !told {
-            let text = without_position(&error.to_string());
-            findings.problem(Code::E_TYPE, pointer, text);
+            findings.problem(Code::E_TYPE, pointer, without_position(&text));
         }
         // Take the offender out and look for the next.
         let enough = findings.problems.len() >= MAX_PARSE_PROBLEMS;

@@ -224,10 +224,9 @@ impl Container {
     }
 
     /// Takes the container's lock, for as long as the result lives.
-    pub fn lock(&self) -> Result<Lock> {
-        let file = sys::fs::openat(self.dir.as_fd(), c".", libc::O_RDONLY | libc::O_DIRECTORY, 0)?;
-        sys::fs::flock(file.as_fd(), libc::LOCK_EX)?;
-        Ok(Lock { _file: file })
+    pub fn lock(&self) -> Result<Lock<'_>> {
+        sys::fs::flock(self.dir.as_fd(), libc::LOCK_EX)?;
+        Ok(Lock { dir: self.dir.as_fd() })
     }
 
     /// A pidfd of the living init.
@@ -362,16 +361,22 @@ pub fn oci_state(state: &State, status: Status, pid: i32, annotations: &Value) -
 
 /// The held lock.
 #[derive(Debug)]
-pub struct Lock {
-    _file: OwnedFd,
+pub struct Lock<'a> {
+    dir: BorrowedFd<'a>,
+}
+
+impl Drop for Lock<'_> {
+    fn drop(&mut self) {
+        // Cannot fail on what is locked, and the end of the process would do it, too.
+        drop(sys::fs::flock(self.dir, libc::LOCK_UN));
+    }
 }
 
 /// Takes the lock of a container's directory; `None` when somebody else has it.
-pub fn try_lock(dir: BorrowedFd<'_>) -> Result<Option<Lock>> {
-    let file = sys::fs::openat(dir, c".", libc::O_RDONLY | libc::O_DIRECTORY, 0)?;
-    match sys::fs::flock(file.as_fd(), libc::LOCK_EX | libc::LOCK_NB) {
+pub fn try_lock(dir: BorrowedFd<'_>) -> Result<Option<Lock<'_>>> {
+    match sys::fs::flock(dir, libc::LOCK_EX | libc::LOCK_NB) {
         Err(error) if error.errno == libc::EWOULDBLOCK => Ok(None),
-        result => result.map(|()| Some(Lock { _file: file })).map_err(Error::from),
+        result => result.map(|()| Some(Lock { dir })).map_err(Error::from),
     }
 }
 

@@ -48,7 +48,8 @@ fn one(
 ) -> Result<()> {
     let Some(dir) = container::open_dir_in(root, id)? else { return Ok(()) };
     // Who holds the lock is at work on it.
-    let Some(_lock) = container::try_lock(dir.as_fd())? else { return Ok(()) };
+    let held = sys::fs::duplicate(dir.as_fd())?;
+    let Some(_lock) = container::try_lock(held.as_fd())? else { return Ok(()) };
     let Some(state) = State::load(dir.as_fd())? else {
         return unrecorded(root, id, dir.as_fd(), remove, report);
     };

@@ -69,11 +69,18 @@ impl Host {
     }
 }
 
-/// The highest capability, from /proc/sys/kernel/cap_last_cap; every kernel from 5.14 on has 40.
-pub fn last_cap() -> Result<u32> {
-    let file = sys::fs::open(c"/proc/sys/kernel/cap_last_cap", libc::O_RDONLY)?;
-    let text = sys::fs::read_small(std::os::fd::AsFd::as_fd(&file), 64)?;
-    Ok(String::from_utf8_lossy(&text).trim().parse().unwrap_or(40).min(63))
+/// The highest capability the kernel knows (PR_CAPBSET_READ(2const)).
+fn last_cap() -> Result<u32> {
+    // Every kernel from 5.9 on has this one.
+    let mut last = 40;
+    while last < 63 {
+        match sys::cred::bounding_has(last + 1) {
+            Ok(_) => last += 1,
+            Err(error) if error.errno == libc::EINVAL => break,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(last)
 }
 
 /// Whether this process is in another user namespace than the initial one, whose file has a fixed

@@ -179,7 +179,7 @@ impl<'de> Visitor<'de> for Strict<'_> {
         Ok(())
     }
     fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> std::result::Result<(), A::Error> {
-        let mut seen = std::collections::HashSet::<std::borrow::Cow<'de, str>>::new();
+        let mut seen = std::collections::BTreeSet::<std::borrow::Cow<'de, str>>::new();
         while let Some(Name(name)) = map.next_key()? {
             self.count()?;
             if seen.contains(&name) {

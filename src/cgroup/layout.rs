@@ -87,7 +87,7 @@ impl Layout {
 /// # Errors
 /// When `/proc` or a mounted cgroup2 cannot be read. A host without cgroups is an empty layout.
 pub fn detect() -> Result<Layout> {
-    let own = read("/proc/self/cgroup")?;
+    let own = read("/proc/self/cgroup", fs::read_small)?;
     if is_cgroup2(USUAL)? {
         // v1 mounts below it, if any, are hidden: only one filesystem can be seen there.
         let v2 = V2 {
@@ -97,7 +97,7 @@ pub fn detect() -> Result<Layout> {
         };
         return Ok(Layout { v1: Vec::new(), v2: Some(v2) });
     }
-    let mut layout = parse(&own, &read("/proc/self/mountinfo")?);
+    let mut layout = parse(&own, &read("/proc/self/mountinfo", fs::read_to_end)?);
     if let Some(v2) = &mut layout.v2 {
         v2.controllers = controllers(&v2.mount)?;
     }
@@ -114,14 +114,17 @@ fn is_cgroup2(path: &str) -> sys::Result<bool> {
 }
 
 fn controllers(mount: &str) -> Result<Vec<String>> {
-    let text = read(&format!("{mount}/cgroup.controllers"))?;
+    let text = read(&format!("{mount}/cgroup.controllers"), fs::read_small)?;
     Ok(text.split_ascii_whitespace().map(str::to_owned).collect())
 }
 
-fn read(path: &str) -> Result<String> {
+fn read(
+    path: &str,
+    how: fn(std::os::fd::BorrowedFd<'_>, usize) -> sys::Result<Vec<u8>>,
+) -> Result<String> {
     let fd = fs::open(&sys::cstr("open", path)?, libc::O_RDONLY)?;
-    let bytes = fs::read_to_end(std::os::fd::AsFd::as_fd(&fd), 256 << 20)
-        .map_err(Error::at(Code::E_CGROUP, path))?;
+    let bytes =
+        how(std::os::fd::AsFd::as_fd(&fd), 256 << 20).map_err(Error::at(Code::E_CGROUP, path))?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 

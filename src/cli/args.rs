@@ -276,8 +276,8 @@ pub fn path(matches: &ArgMatches, name: &str) -> crate::error::Result<Option<std
 #[must_use]
 pub fn listen_fds() -> u32 {
     let number = |name: &str| std::env::var(name).ok()?.parse::<u32>().ok();
-    let ours = number("LISTEN_PID") == Some(crate::sys::process::getpid().cast_unsigned());
-    if ours { number("LISTEN_FDS").unwrap_or(0) } else { 0 }
+    let own = |pid| pid == crate::sys::process::getpid().cast_unsigned();
+    if number("LISTEN_PID").is_some_and(own) { number("LISTEN_FDS").unwrap_or(0) } else { 0 }
 }
 
 /// How many descriptors from 3 on are the container's.

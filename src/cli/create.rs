@@ -1,5 +1,6 @@
 //! `create`, `run` and `start`.
 
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -28,9 +29,9 @@ struct Planned {
 
 /// `onggi create`
 pub fn create(globals: &Globals, matches: &ArgMatches) -> anyhow::Result<u8> {
-    let planned = read_and_plan(globals, matches, true)?;
-    let created = make(globals, matches, &planned, true)?;
-    drop(created);
+    // What is left of all this goes with the process, in a moment.
+    let planned = ManuallyDrop::new(read_and_plan(globals, matches, true)?);
+    std::mem::forget(make(globals, matches, &planned, true)?);
     Ok(0)
 }
 
@@ -62,8 +63,10 @@ pub fn run(globals: &Globals, matches: &ArgMatches) -> anyhow::Result<u8> {
 pub fn start(globals: &Globals, matches: &ArgMatches) -> anyhow::Result<u8> {
     let id = args::optional_id(matches).unwrap_or_default();
     let proxy = start_container(&globals.root, &id, None)?;
-    if let (Some(proxy), Some(init)) = (proxy, Container::open(&globals.root, &id)?.init()?) {
-        wait_for_ready(globals, Some(&proxy), &init);
+    if let Some(proxy) = proxy {
+        if let Some(init) = Container::open(&globals.root, &id)?.init()? {
+            wait_for_ready(globals, Some(&proxy), &init);
+        }
     }
     Ok(0)
 }

@@ -90,11 +90,14 @@ pub fn links(child: &Child<'_>) -> Result<()> {
         }
     }
     if create.plan.mounts.iter().any(|mount| mount.destination == "/dev/pts") {
-        match sys::fs::unlinkat(dev.as_fd(), c"ptmx", 0) {
-            Err(error) if error.errno != libc::ENOENT => return Err(error.into()),
-            _ => {}
+        match sys::fs::symlinkat(c"pts/ptmx", dev.as_fd(), c"ptmx") {
+            // The image's own goes: it would be of the host's devpts.
+            Err(error) if error.errno == libc::EEXIST => {
+                sys::fs::unlinkat(dev.as_fd(), c"ptmx", 0)?;
+                sys::fs::symlinkat(c"pts/ptmx", dev.as_fd(), c"ptmx")?;
+            }
+            result => result?,
         }
-        sys::fs::symlinkat(c"pts/ptmx", dev.as_fd(), c"ptmx")?;
     }
     Ok(())
 }

@@ -158,6 +158,9 @@ fn filesystem(
             result => result?,
         }
     };
+    for name in &mount.directories {
+        sys::fs::mkdirat(made.as_fd(), &sys::cstr("mkdir", name)?, 0o755)?;
+    }
     if mount.options.tmpcopyup {
         copyup::copy(target.as_fd(), made.as_fd())?;
         sys::mount::mount_setattr(made.as_fd(), 0, &attributes(mount.options.attr))?;
@@ -320,7 +323,9 @@ fn cgroup(
         if single.mount.name.is_empty() {
             let made = cgroup_hierarchy(single, late.next())?;
             set_attributes(made.as_fd(), &mount.options)?;
-            return attach(made.as_fd(), target.as_fd(), mount);
+            attach(made.as_fd(), target.as_fd(), mount)?;
+            leave_open([made, target]);
+            return Ok(());
         }
     }
     let top = sys::mount::fsopen(c"tmpfs")?;

@@ -138,6 +138,7 @@ fn mask_directory(child: &mut Child<'_>, target: BorrowedFd<'_>) -> Result<()> {
     let empty = sys::mount::fsmount(context.as_fd(), attributes)?;
     sys::mount::move_mount(empty.as_fd(), target)?;
     child.work.empty_dir = Some(empty);
+    leave_open([context]);
     Ok(())
 }
 

@@ -69,13 +69,13 @@ pub fn limit(asked: CapSets, host: &Host, findings: &mut Findings) -> CapSets {
         asked.bounding | asked.effective | asked.permitted | asked.inheritable | asked.ambient;
     let known = if host.last_cap >= 63 { u64::MAX } else { (1 << (host.last_cap + 1)) - 1 };
     let grantable = host.capabilities & known;
-    let missing = names(all & !grantable);
+    let missing = all & !grantable;
     let at = At::of("/process/capabilities");
-    if !missing.is_empty() {
+    if missing != 0 {
         findings.warn(
             Code::W_CAPABILITY_DROPPED,
             at,
-            format!("cannot be granted by this runtime: {}", missing.join(", ")),
+            format!("cannot be granted by this runtime: {}", names(missing).join(", ")),
         );
     }
     let permitted = asked.permitted & grantable;

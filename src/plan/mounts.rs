@@ -52,6 +52,8 @@ pub struct Mount {
     pub idmap: Option<IdMap>,
     /// It may lie on or below a procfs: it is one, or is on the list of harmless files.
     pub on_proc: bool,
+    /// Directories to be made in a new tmpfs, for mounts that come after it.
+    pub directories: Vec<String>,
 }
 
 impl Mount {
@@ -92,6 +94,7 @@ pub fn notify() -> Mount {
         options: Options { attr: Attributes { set, clear: 0 }, ..Options::default() },
         idmap: None,
         on_proc: false,
+        directories: Vec::new(),
     }
 }
 
@@ -145,7 +148,7 @@ pub fn plan(
              container",
         );
     }
-    mounts
+    let mut planned: Vec<Mount> = mounts
         .iter()
         .enumerate()
         .filter_map(|(index, mount)| {
@@ -161,7 +164,43 @@ pub fn plan(
             }
             Some(planned)
         })
-        .collect()
+        .collect();
+    for index in 0..planned.len() {
+        let directories = directories(&planned, index);
+        if let Some(mount) = planned.get_mut(index) {
+            mount.directories = directories;
+        }
+    }
+    planned
+}
+
+/// What a new tmpfs must have for the filesystems that are mounted right in it, as in /dev: made while
+/// it is still empty, they need not be looked for and missed first.
+fn directories(mounts: &[Mount], index: usize) -> Vec<String> {
+    let Some((top, later)) = mounts.get(index..).and_then(<[Mount]>::split_first) else {
+        return Vec::new();
+    };
+    let tmpfs = matches!(&top.source, Source::Fs { fstype, .. } if fstype == "tmpfs");
+    let writable = top.options.attr.set & options::attr::RDONLY == 0;
+    if !tmpfs || !writable || top.options.tmpcopyup || top.idmap.is_some() {
+        return Vec::new();
+    }
+    let mut names: Vec<String> = later
+        .iter()
+        .filter(|mount| match &mount.source {
+            // Without a mode it would take on that of the directory.
+            Source::Fs { fstype, .. } if fstype == "tmpfs" => {
+                mount.options.data.iter().any(|entry| entry.starts_with("mode="))
+            }
+            source => matches!(source, Source::Fs { .. } | Source::Cgroup),
+        })
+        .filter_map(|mount| mount.destination.strip_prefix(&top.destination)?.strip_prefix('/'))
+        .filter(|name| !name.contains('/'))
+        .map(str::to_owned)
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    names
 }
 
 fn one(
@@ -216,7 +255,8 @@ fn one(
         }
     }
     let on_proc = check_proc(at, &destination, &source, findings);
-    Some(Mount { at, source, destination, options, idmap: None, on_proc })
+    let directories = Vec::new();
+    Some(Mount { at, source, destination, options, idmap: None, on_proc, directories })
 }
 
 fn source(

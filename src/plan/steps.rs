@@ -250,7 +250,8 @@ fn rootfs(plan: &Plan, list: &mut Vec<Step>) {
     for (index, hook) in plan.hooks.create_container.iter().enumerate() {
         list.push(Step { at: hook.at, act: Do::ContainerHooks(index) });
     }
-    if plan.process.is_some() {
+    // The root itself is always there.
+    if plan.process.as_ref().is_some_and(|process| process.cwd != "/") {
         push(list, "/process/cwd", Do::MakeCwd);
     }
     push(list, "/root/path", Do::SwitchRoot);

@@ -7,9 +7,9 @@ use super::Program;
 pub fn to_bytes(program: &Program) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(program.filter.len() * 8);
     for instruction in &program.filter {
-        bytes.extend_from_slice(&instruction.code.to_ne_bytes());
-        bytes.extend_from_slice(&[instruction.jt, instruction.jf]);
-        bytes.extend_from_slice(&instruction.k.to_ne_bytes());
+        let [c0, c1] = instruction.code.to_ne_bytes();
+        let [k0, k1, k2, k3] = instruction.k.to_ne_bytes();
+        bytes.extend([c0, c1, instruction.jt, instruction.jf, k0, k1, k2, k3]);
     }
     bytes
 }

@@ -19,7 +19,7 @@ const STATUS_MAX: usize = 1 << 20;
 pub fn init(pid: i32, process: &Process, seccomp: bool) -> Result<()> {
     let path = sys::cstr("open", format!("/proc/{pid}/status"))?;
     let file = sys::fs::open(&path, libc::O_RDONLY)?;
-    let bytes = sys::fs::read_to_end(file.as_fd(), STATUS_MAX)?;
+    let bytes = sys::fs::read_small(file.as_fd(), STATUS_MAX)?;
     let text = String::from_utf8_lossy(&bytes);
     match wrong(&text, process, seccomp) {
         None => Ok(()),
