@@ -11,7 +11,8 @@ RELEASE := target/$(TARGET)/release/onggi
 # Where zsh looks; Debian's package has vendor-completions.
 ZSH ?= site-functions
 
-.PHONY: all musl demo test check bench sweep mutants conformance install uninstall deb test-package clean test-vm test-engines-doc
+.PHONY: all musl demo test check bench sweep mutants conformance install uninstall deb test-package clean test-vm
+.PHONY: test-engines test-engines-doc bench-engines
 
 all: $(RELEASE)
 
@@ -57,6 +58,15 @@ test-vm: all
 # Every block of docs/engines.md with the real engine, in that machine: minutes. SUITE=sid for containerd 2.
 test-engines-doc: all
 	conformance/engines-doc $(RELEASE)
+
+# docker, containerd with CRI, podman, conmon and buildah on onggi in that machine. ENGINES="podman:systemd" for
+# some, SMOKE=1 for ten minutes' worth; see conformance/engines/run.
+test-engines: all
+	conformance/engines/run $(RELEASE) $(ENGINES)
+
+# CPU time of the whole machine for the same work of these engines on onggi, runc and crun.
+bench-engines: all
+	hack/vm run -b $(RELEASE) -t 5400 conformance/engines/bench
 
 # Takes one protection away at a time and shows that its security tests fail then. MUTANTS="seal label" for some.
 mutants:

@@ -222,3 +222,28 @@ fn row98_list_of_a_missing_root_is_an_error() {
     let call = bundle.onggi_without_root(&["--root", "/no/such/root", "list"]);
     call.run().fails_with("/no/such/root");
 }
+
+/// podman and CRI-O ask by `checkpoint --help` and a `restore` without its value: what is not there must not
+/// look as if it were, and containerd's call of it leaves nothing.
+#[test]
+fn row95_row96_checkpoint_and_restore_are_not_claimed() {
+    let bundle = Bundle::new();
+    let call = |args: &[&str]| bundle.onggi(args).run();
+    for args in [&["checkpoint", "--help"][..], &["restore", "--lsm-mount-context"]] {
+        let output = call(args).fails_with("no such command");
+        assert_eq!(output.stdout, "");
+        assert!(!output.stderr.contains("requires an argument"), "{output}");
+        assert!(!output.stderr.contains("flag needs an argument"), "{output}");
+    }
+    let enabled = features()["annotations"]["org.opencontainers.runc.checkpoint.enabled"].clone();
+    assert_ne!(enabled, "true");
+    let pid_file = bundle.dir().join("init.pid");
+    let (path, image) = (bundle.path(), bundle.dir().join("image"));
+    let restore = ["restore", "--image-path", image.to_str().unwrap(), "--work-path", "work"];
+    let rest = ["--detach", "--pid-file", pid_file.to_str().unwrap(), "-no-subreaper"];
+    let bundle_option = ["--bundle", path.to_str().unwrap(), "web"];
+    call(&[&restore[..], &rest, &bundle_option].concat()).fails_with("no such command");
+    assert!(!pid_file.exists());
+    assert!(!bundle.dir().join("state/web").exists());
+    bundle.assert_clean();
+}

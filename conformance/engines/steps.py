@@ -1,0 +1,78 @@
+"""What steps.sh is to bash scripts: steps with a name and a result, and a table."""
+import os, re, subprocess, sys, threading, time, traceback
+
+engine = os.path.basename(sys.argv[0])
+counts = {"PASS": 0, "FAIL": 0, "SKIP": 0}
+begun = time.monotonic()
+
+
+class Skip(Exception):
+    pass
+
+
+def step(name, smoke=False):
+    """Runs the decorated function at once."""
+    def run(test):
+        if os.environ.get("SMOKE") and not smoke or not re.search(os.environ.get("STEPS", ""), name):
+            return test
+        start, told = time.monotonic(), ""
+        try:
+            test()
+            result = "PASS"
+        except Skip as fact:
+            result, told = "SKIP", f": needs {fact}"
+        except Exception:
+            result, told = "FAIL", "\n" + traceback.format_exc()
+        counts[result] += 1
+        first, *rest = told.split("\n")
+        print(f"{result} {engine}: {name}{first} ({time.monotonic() - start:.0f} s)", flush=True)
+        for line in rest:
+            print("    " + line[:1500], flush=True)
+        return test
+    return run
+
+
+def finish(variant=""):
+    print(f"TABLE {engine}{variant and f' ({variant})'}: {counts['PASS']} passed, {counts['FAIL']} failed, "
+          f"{counts['SKIP']} skipped, {time.monotonic() - begun:.0f} s")
+    sys.exit(counts["FAIL"] > 0)
+
+
+def same(got, want):
+    assert got == want, f"want {want!r}, got {got!r}"
+
+
+def has(text, part):
+    assert part in text, f"no {part!r} in {text!r}"
+
+
+def eventually(what, test, patience=60):
+    end = time.monotonic() + patience
+    while True:
+        value = test()
+        if value:
+            return value
+        assert time.monotonic() < end, f"never: {what}"
+        time.sleep(0.3)
+
+
+def sh(command):
+    return subprocess.run(command, shell=True, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def parallel(jobs):
+    """Runs all at once; the first error is raised."""
+    failed = []
+
+    def run(job):
+        try:
+            job()
+        except Exception as error:
+            failed.append(error)
+    threads = [threading.Thread(target=run, args=(job,)) for job in jobs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failed:
+        raise failed[0]
