@@ -121,7 +121,7 @@ fn command_page(name: &str, about: &str, parts: &BTreeMap<&str, &str>) -> String
     if let Some(after) = parts.get(format!("{name}, after").as_str()) {
         out += &format!("{after}\n");
     }
-    out + "Global options, files and exit codes are in\n.Xr onggi 8 .\n"
+    out + ".Sh SEE ALSO\n.Xr onggi 8 ,\nfor global options, environment, files and exit codes\n"
 }
 
 /// The page of the program.
