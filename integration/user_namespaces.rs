@@ -160,10 +160,78 @@ fn a_source_that_only_root_can_reach_is_bound() {
     let source = private.join("file");
     std::fs::write(&source, "reached\n").unwrap();
     host::tool(&["chmod", "700", private.to_str().unwrap()]);
+    // Somebody else's: without CAP_DAC_OVERRIDE over the host not even uid 0 comes in.
+    host::tool(&["chown", "4321", private.to_str().unwrap()]);
     bundle.edit(|config| config.bind(source.to_str().unwrap(), "/mnt/file", &["bind", "ro"]));
     let web = bundle.container("web");
     web.up();
     assert_eq!(web.exec(&["cat", "/mnt/file"]).ok().stdout, "reached\n");
+}
+
+/// A shell that sees a directory `host` of the bundle with every restriction that a mount can have, and
+/// something below a mount in it.
+fn restricted(bundle: &Bundle) -> [String; 6] {
+    let dir = bundle.dir().join("host");
+    std::fs::create_dir(&dir).unwrap();
+    let script = format!(
+        "set -e; cd {dir}; mount -t tmpfs host .; cd .; mkdir {dir}/below; echo hidden > {dir}/below/file; \
+         mount -t tmpfs -o ro,nosuid,nodev,noexec below {dir}/below; \
+         mount -o remount,bind,ro,nosuid,nodev,noexec {dir}; exec \"$@\"",
+        dir = dir.to_str().unwrap()
+    );
+    ["unshare", "--mount", "--propagation=private", "sh", "-c", &script].map(str::to_string)
+}
+
+/// The kernel locks what a more privileged mount namespace has set on its mounts; a clone of the host's own
+/// mount has no such locks (mount_namespaces(7)).
+#[test]
+fn flags_that_the_host_has_set_on_a_mount_cannot_be_cleared_in_a_user_namespace() {
+    require!(root, program("unshare"));
+    let bundle = bundle(|config| {
+        for set in ["bounding", "permitted", "effective"] {
+            config.push(&format!("/process/capabilities/{set}"), json!("CAP_SYS_ADMIN"));
+        }
+        config.sh(
+            "for at in /mnt /mnt/below; do for to in rw suid dev exec; do
+                 all=ro,nosuid,nodev,noexec
+                 case $to in rw) all=rw,nosuid,nodev,noexec;; *) all=$(echo $all | sed s/no$to/$to/);; esac
+                 mount -o remount,bind,$all $at 2>/dev/null && echo cleared $to of $at
+             done; done
+             umount /mnt/below 2>/dev/null && cat /mnt/below/file
+             grep -c ' /mnt[a-z/]* ro,nosuid,nodev,noexec,' /proc/self/mountinfo
+             mount -t tmpfs own /tmp && mount -o remount,bind,ro /tmp && mount -o remount,bind,rw /tmp && \
+                 echo able",
+        )
+    });
+    let host = bundle.dir().join("host");
+    bundle.edit(|config| config.bind(host.to_str().unwrap(), "/mnt", &["rbind"]));
+    let shell = restricted(&bundle);
+    let mut shell: Vec<&str> = shell.iter().map(String::as_str).collect();
+    shell.push("sh");
+    let output = bundle.container("web").call("run", &[]).through(&shell).run().ok();
+    assert_eq!(output.stdout, "2\nable\n", "{output}");
+    // What cannot be had is an error, and not left away.
+    bundle.edit(|config| {
+        let last = config.0["mounts"].as_array().unwrap().len() - 1;
+        config.set(&format!("/mounts/{last}/options"), json!(["rbind", "rw"]))
+    });
+    let output = bundle.container("web").call("run", &[]).through(&shell).run();
+    output.fails_with("mount_setattr");
+    assert!(bundle.leftovers().is_empty(), "{:?}", bundle.leftovers());
+}
+
+/// Without its submounts a directory would show what the host has covered.
+#[test]
+fn what_a_mount_of_the_host_covers_is_not_shown_in_a_user_namespace() {
+    require!(root, program("unshare"));
+    let bundle = bundle(|config| config.sh("cat /mnt/below/file"));
+    let host = bundle.dir().join("host");
+    bundle.edit(|config| config.bind(host.to_str().unwrap(), "/mnt", &["bind"]));
+    let shell = restricted(&bundle);
+    let mut shell: Vec<&str> = shell.iter().map(String::as_str).collect();
+    shell.push("sh");
+    let output = bundle.container("web").call("run", &[]).through(&shell).run();
+    output.fails_with("/source: open_tree");
 }
 
 /// Where 0 is not mapped the container is built by its process' own user.

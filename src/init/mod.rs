@@ -140,29 +140,40 @@ pub fn cgroup_mounts(record: &crate::cgroup::Record, plan: &Plan) -> Result<Vec<
     if !plan.mounts.iter().any(|mount| mount.source == Source::Cgroup) {
         return Ok(Vec::new());
     }
-    let late = !plan.namespaces.is_own(Kind::Cgroup) && plan.cgroup.unit.is_some();
+    let late = shows_cgroup_trees(plan) && plan.cgroup.unit.is_some() && !plan.locks_mounts();
     let mount = |mount| ContainerMount { mount, tree: OnceCell::new(), late };
     let mounts: Vec<_> = crate::cgroup::mounts(record).into_iter().map(mount).collect();
-    if plan.parent_opens {
+    if plan.parent_opens && !plan.locks_mounts() {
         open_cgroup_trees(&mounts, plan)?;
     }
     Ok(mounts)
 }
 
-/// Clones the container's directory of each hierarchy, where it has no cgroup namespace.
+/// Whether a cgroup mount is of the container's directories: it has no cgroup namespace to hide the rest.
+pub fn shows_cgroup_trees(plan: &Plan) -> bool {
+    !plan.namespaces.is_own(Kind::Cgroup)
+}
+
+/// Clones the container's directory of each hierarchy.
 fn open_cgroup_trees(mounts: &[ContainerMount], plan: &Plan) -> Result<()> {
-    if plan.namespaces.is_own(Kind::Cgroup) {
+    if !shows_cgroup_trees(plan) {
         return Ok(());
     }
     for mount in mounts.iter().filter(|mount| !mount.late) {
-        if mount.tree.set(cgroup_tree(&mount.mount)?).is_err() {
-            return Err(Error::text(Code::E_INTERNAL, "the cgroup has been opened before"));
-        }
+        keep_cgroup_tree(mount, cgroup_tree(&mount.mount)?)?;
     }
     Ok(())
 }
 
-fn cgroup_tree(mount: &crate::cgroup::CgroupMount) -> Result<OwnedFd> {
+fn keep_cgroup_tree(mount: &ContainerMount, tree: OwnedFd) -> Result<()> {
+    mount
+        .tree
+        .set(tree)
+        .map_err(|_| Error::text(Code::E_INTERNAL, "the cgroup has been opened before"))
+}
+
+/// A clone of the container's directory of one hierarchy.
+pub fn cgroup_tree(mount: &crate::cgroup::CgroupMount) -> Result<OwnedFd> {
     let dir = sys::cstr("open_tree", &mount.dir)?;
     Ok(crate::spawn::prepare::clone_tree(sys::fs::CWD, &dir, false, libc::MS_PRIVATE)?)
 }

@@ -2,10 +2,11 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use super::Child;
-use crate::error::Result;
+use super::{Child, Create};
+use crate::error::{Code, Error, Result};
 use crate::plan::namespaces::Kind;
 use crate::plan::process::Process;
+use crate::spawn::prepare::{self, Sources};
 use crate::spawn::protocol::{self, Message};
 use crate::sys;
 
@@ -88,11 +89,33 @@ pub fn time_namespace(child: &Child<'_>) -> Result<()> {
     Ok(sys::process::set_dumpable(false)?)
 }
 
-/// Clones the sources of all mounts, in our own mount namespace, where the parent had no right to.
+/// The sources of all mounts, of our own mount namespace: cloned by the parent, which comes in for it, or by
+/// us where it had no right to.
 pub fn sources(child: &Child<'_>) -> Result<()> {
     let create = child.create()?;
+    if create.plan.locks_mounts() {
+        return received(create, child.socket()?);
+    }
     let here = (sys::fs::CWD, c".");
     let state = Some(create.staging);
-    crate::spawn::prepare::sources(create.plan, here, create.prepared, state)?;
+    let found = prepare::sources(create.plan, here, create.prepared, state)?;
+    create.prepared.keep(found)?;
     super::open_cgroup_trees(create.cgroup_mounts, create.plan)
+}
+
+fn received(create: &Create<'_>, socket: BorrowedFd<'_>) -> Result<()> {
+    let namespace = sys::fs::open(c"/proc/self/ns/mnt", libc::O_RDONLY)?;
+    protocol::send(socket, &Message::AtSources(namespace))?;
+    let mut next = || match protocol::receive(socket)? {
+        Message::Source(tree) => Ok(tree),
+        Message::Failed(failure) => Err(Error::text(failure.code, failure.text)),
+        _ => Err(Error::text(Code::E_INTERNAL, "the runtime spoke out of turn")),
+    };
+    create.prepared.keep(Sources::from_list(create.plan, &mut next)?)?;
+    if super::shows_cgroup_trees(create.plan) {
+        for mount in create.cgroup_mounts {
+            super::keep_cgroup_tree(mount, next()?)?;
+        }
+    }
+    Ok(())
 }

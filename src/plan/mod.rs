@@ -102,7 +102,7 @@ pub struct Plan {
     /// The maps of its user namespace, as far as config.json has them.
     pub ids: Option<ids::IdMappings>,
     /// The parent clones the sources of all mounts. One that may not leaves it to the child, which does
-    /// it before it touches any target.
+    /// it before it touches any target. See also [`Plan::locks_mounts`].
     pub parent_opens: bool,
     /// Mounts in order.
     pub mounts: Vec<Mount>,
@@ -142,6 +142,19 @@ pub struct Plan {
     pub hooks: Hooks,
     /// The child's acts in order.
     pub steps: Vec<Step>,
+}
+
+impl Plan {
+    /// Whether the parent's clones must be made again in the child's copy of the mount namespace: the kernel
+    /// locks the flags of mounts (ro, nosuid …), and what lies below others, when it copies them for a less
+    /// privileged user namespace (mount_namespaces(7)). In a clone of the parent's own mounts the
+    /// container's root could clear what the host has set.
+    #[must_use]
+    pub fn locks_mounts(&self) -> bool {
+        let unshared =
+            if self.namespaces.is_own(Kind::User) { self.namespaces.unshared() } else { 0 };
+        self.parent_opens && unshared & Kind::Mount.flag() != 0
+    }
 }
 
 /// Plans a container, or tells everything that is wrong with it. Warnings come with the plan.

@@ -180,12 +180,12 @@ fn user_namespace(plan: &Plan, list: &mut Vec<Step>) {
     }
     let user = plan.namespaces.is_own(Kind::User);
     let mut flags = if user { plan.namespaces.unshared() } else { 0 };
-    if !plan.parent_opens {
+    if !plan.parent_opens || plan.locks_mounts() {
         if flags & libc::CLONE_NEWNS != 0 {
             push(list, at, Do::Unshare(libc::CLONE_NEWNS));
             flags &= !libc::CLONE_NEWNS;
         }
-        // While we are still the caller, who may reach them.
+        // While we are still the caller, who may reach them; or the parent does it in here.
         push(list, "", Do::Sources);
     }
     if user {

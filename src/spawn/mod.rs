@@ -11,6 +11,7 @@ pub mod exec;
 pub mod hook_state;
 pub mod idmap;
 pub mod listener;
+pub mod locked;
 pub mod netdev;
 pub mod pid_file;
 pub mod place;
@@ -46,6 +47,7 @@ pub use child::{render, send_fd};
 pub use contain::{Contained, caller};
 pub use hook_state::HookState;
 use listener::Agent;
+use locked::Wanted;
 use prepare::Prepared;
 use protocol::Message;
 use schedule::{schedule, set_oom_score_adj};
@@ -248,11 +250,11 @@ impl<'a> Making<'a> {
         let lends = host.capabilities & CAP_SYS_ADMIN != 0;
         let socket = self.clone_init(plan, (&prepared, lends), &group, child, socket)?;
         self.place(plan, host, (&prepared, &mut group))?;
-        put_away((mounts, prepared), request.waits);
         protocol::send(socket.as_fd(), &Message::Go)?;
-        self.attend(plan, &socket, &oci_state)?;
+        let wanted = Wanted { plan, prepared: &prepared, cgroup_mounts: &mounts, state: &staging };
+        self.attend(wanted, &socket, &oci_state)?;
         let created = self.commit(plan, request)?;
-        put_away((group, socket), request.waits);
+        put_away((group, socket, mounts, prepared), request.waits);
         Ok(created)
     }
 
@@ -364,7 +366,13 @@ impl<'a> Making<'a> {
     }
 
     /// Drives the child to Ready.
-    fn attend(&mut self, plan: &Plan, socket: &OwnedFd, oci_state: &HookState<'_>) -> Result<()> {
+    fn attend(
+        &mut self,
+        wanted: Wanted<'_>,
+        socket: &OwnedFd,
+        oci_state: &HookState<'_>,
+    ) -> Result<()> {
+        let plan = wanted.plan;
         loop {
             let message = match (&mut self.agent, &self.child) {
                 (Some(agent), Some(child)) => {
@@ -376,6 +384,9 @@ impl<'a> Making<'a> {
             let Some(message) = message else { continue };
             match message {
                 Message::Ready => return Ok(()),
+                Message::AtSources(namespace) => {
+                    locked::send(wanted, &namespace, socket.as_fd())?;
+                }
                 Message::Console(master) => self.terminal = Some(master),
                 Message::AtHooks => {
                     self.give_devices(plan)?;

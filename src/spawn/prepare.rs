@@ -72,9 +72,51 @@ pub fn prepare(plan: &Plan, host: &Host) -> Result<Prepared> {
     let id_maps = idmap::namespaces(plan, &namespaces, host)?;
     let prepared = Prepared { rootfs, namespaces, id_maps, rdt, ids, sources: OnceCell::new() };
     if plan.parent_opens {
-        sources(plan, (prepared.rootfs.as_fd(), c""), &prepared, None)?;
+        let opened = sources(plan, (prepared.rootfs.as_fd(), c""), &prepared, None)?;
+        // Otherwise this only finds out whether they are all there.
+        if !plan.locks_mounts() {
+            prepared.keep(opened)?;
+        }
     }
     Ok(prepared)
+}
+
+impl Prepared {
+    /// Sets the sources, once.
+    pub fn keep(&self, sources: Sources) -> Result<()> {
+        self.sources
+            .set(sources)
+            .map_err(|_| Error::text(Code::E_INTERNAL, "the sources have been opened before"))
+    }
+}
+
+impl Sources {
+    /// Those that the plan has, in a fixed order.
+    pub fn into_list(self) -> Vec<OwnedFd> {
+        let Self { tree, mounts, devices, null } = self;
+        tree.into_iter().chain(mounts.into_iter().chain(devices).flatten()).chain(null).collect()
+    }
+
+    /// The same of the descriptors of such a list, one after the other.
+    pub fn from_list(plan: &Plan, mut next: impl FnMut() -> Result<OwnedFd>) -> Result<Self> {
+        let mut wanted = |there: bool| there.then(&mut next).transpose();
+        let has_source =
+            |mount: &Mount| matches!(mount.source, Source::Bind { .. } | Source::Notify);
+        Ok(Self {
+            tree: wanted(plan.switch != Switch::Chroot)?,
+            mounts: plan
+                .mounts
+                .iter()
+                .map(|mount| wanted(has_source(mount)))
+                .collect::<Result<_>>()?,
+            devices: plan
+                .devices
+                .iter()
+                .map(|device| wanted(device.bind))
+                .collect::<Result<_>>()?,
+            null: wanted(!plan.masked.is_empty())?,
+        })
+    }
 }
 
 /// Clones all sources, before the first target is touched. The root filesystem is given by a
@@ -85,7 +127,7 @@ pub fn sources(
     (dir, path): (BorrowedFd<'_>, &CStr),
     prepared: &Prepared,
     state: Option<&CStr>,
-) -> Result<()> {
+) -> Result<Sources> {
     let tree = match plan.switch {
         Switch::Chroot => None,
         _ => Some(
@@ -113,10 +155,7 @@ pub fn sources(
         .map(|device| if device.bind { node(device, plan.propagation).map(Some) } else { Ok(None) })
         .collect::<Result<Vec<_>>>()?;
     let null = if plan.masked.is_empty() { None } else { Some(null_device(plan.propagation)?) };
-    match prepared.sources.set(Sources { tree, mounts, devices, null }) {
-        Ok(()) => Ok(()),
-        Err(_) => Err(Error::text(Code::E_INTERNAL, "the sources have been opened before")),
-    }
+    Ok(Sources { tree, mounts, devices, null })
 }
 
 /// The source of one mount, if it has one to open.
@@ -203,7 +242,7 @@ fn node(device: &Device, propagation: u64) -> Result<OwnedFd> {
 }
 
 /// The rootfs directory; a link as its last component is refused, for it could be changed.
-fn open_rootfs(path: &Path) -> Result<OwnedFd> {
+pub fn open_rootfs(path: &Path) -> Result<OwnedFd> {
     let at = At::of("/root/path");
     let name =
         sys::cstr("open", path.as_os_str().as_bytes()).map_err(Error::at(Code::E_ROOTFS, at))?;

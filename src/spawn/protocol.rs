@@ -6,6 +6,8 @@
 //! |---|---|---|---|---|
 //! | parent | `Go` | always, when limits and the record are in place | – | child works through its steps |
 //! | first child | `Init` | where a user namespace is joined | the second child's pidfd | parent goes on with that one |
+//! | child | `AtSources` | with a user namespace, if the parent may clone mounts | its mount namespace | – |
+//! | parent | `Source` | then, for each source of a mount | a clone | child goes on after the last |
 //! | child | `Console` | with a terminal | the pty's master | – |
 //! | child | `AtHooks` | if prestart or createRuntime hooks exist | – | `HooksDone` |
 //! | parent | `HooksDone` | after those hooks | – | child goes on |
@@ -34,6 +36,8 @@ pub const PAYLOAD_MAX: usize = 4096 + 512;
 pub enum Message {
     Go,
     Init(OwnedFd),
+    AtSources(OwnedFd),
+    Source(OwnedFd),
     Console(OwnedFd),
     AtHooks,
     HooksDone,
@@ -69,6 +73,8 @@ const LISTENING: u32 = 7;
 const LISTENER: u32 = 8;
 const LISTENER_DONE: u32 = 9;
 const INIT: u32 = 10;
+const AT_SOURCES: u32 = 11;
+const SOURCE: u32 = 12;
 const HEADER: usize = 16;
 
 fn header(tag: u32, step: u32, errno: i32, length: usize) -> [u8; HEADER] {
@@ -123,20 +129,19 @@ impl Failure {
 /// Sends one message.
 pub fn send(socket: BorrowedFd<'_>, message: &Message) -> Result<()> {
     let plain = |tag| sys::socket::send(socket, &header(tag, 0, 0, 0), &[]);
+    let with = |tag, fd: &OwnedFd| sys::socket::send(socket, &header(tag, 0, 0, 0), &[fd.as_fd()]);
     match message {
         Message::Go => plain(GO),
-        Message::Init(pidfd) => sys::socket::send(socket, &header(INIT, 0, 0, 0), &[pidfd.as_fd()]),
-        Message::Console(master) => {
-            sys::socket::send(socket, &header(CONSOLE, 0, 0, 0), &[master.as_fd()])
-        }
+        Message::Init(pidfd) => with(INIT, pidfd),
+        Message::AtSources(namespace) => with(AT_SOURCES, namespace),
+        Message::Source(tree) => with(SOURCE, tree),
+        Message::Console(master) => with(CONSOLE, master),
         Message::AtHooks => plain(AT_HOOKS),
         Message::HooksDone => plain(HOOKS_DONE),
         Message::Listening(number) => {
             sys::socket::send(socket, &header(LISTENING, number.cast_unsigned(), 0, 0), &[])
         }
-        Message::Listener(listener) => {
-            sys::socket::send(socket, &header(LISTENER, 0, 0, 0), &[listener.as_fd()])
-        }
+        Message::Listener(listener) => with(LISTENER, listener),
         Message::ListenerDone => plain(LISTENER_DONE),
         Message::Ready => plain(READY),
         Message::Failed(failure) => sys::socket::send(socket, &failure.encode(), &[]),
@@ -185,6 +190,8 @@ fn decode(bytes: &[u8], fd: Option<OwnedFd>) -> Option<Message> {
     }
     match (tag, fd) {
         (INIT, Some(fd)) => Some(Message::Init(fd)),
+        (AT_SOURCES, Some(fd)) => Some(Message::AtSources(fd)),
+        (SOURCE, Some(fd)) => Some(Message::Source(fd)),
         (CONSOLE, Some(fd)) => Some(Message::Console(fd)),
         (GO, None) => Some(Message::Go),
         (AT_HOOKS, None) => Some(Message::AtHooks),
@@ -232,6 +239,8 @@ mod tests {
         assert!(decode(&header(CONSOLE, 0, 0, 0), None).is_none());
         assert!(decode(&header(LISTENER, 0, 0, 0), None).is_none());
         assert!(decode(&header(INIT, 0, 0, 0), None).is_none());
+        assert!(decode(&header(AT_SOURCES, 0, 0, 0), None).is_none());
+        assert!(decode(&header(SOURCE, 0, 0, 0), None).is_none());
         assert!(decode(&header(FAILED, 0, 0, 4000), None).is_none());
         let mut long = header(FAILED, 0, 0, PAYLOAD_MAX + 1).to_vec();
         long.extend(vec![b'x'; PAYLOAD_MAX + 1]);
