@@ -452,3 +452,46 @@ fn rootless_limits_in_a_delegated_cgroup() {
     drop(delegated);
     user.bundle.assert_clean();
 }
+
+/// A controller that is not passed down cannot limit anything: an error that says so, while others hold.
+#[test]
+fn rootless_limit_of_a_controller_that_is_not_delegated_is_refused() {
+    require!(root, v2_controller("pids"), v2_controller("memory"), program("setpriv"));
+    let mut user = Rootless::new(|config| config.set("/linux/resources/pids/limit", 50));
+    let delegated = Delegated::new(&mut user);
+    // By hand, and not from the root of the tree: nothing else is passed down further.
+    let inner = delegated.dir.join("inner");
+    fs::create_dir_all(&inner).unwrap();
+    fs::write(delegated.dir.parent().unwrap().join("cgroup.subtree_control"), "+pids").unwrap();
+    fs::write(delegated.dir.join("cgroup.subtree_control"), "+pids").unwrap();
+    chown(delegated.dir.join("cgroup.subtree_control"), Some(0), Some(0)).unwrap();
+    let (status, text) = host::tool(&["chown", "-R", "1000:1000", inner.to_str().unwrap()]);
+    assert!(status.success(), "{text}");
+    let path = format!("/{}/inner/web", delegated.dir.file_name().unwrap().to_str().unwrap());
+    user.bundle.edit(|config| config.set("/linux/cgroupsPath", path));
+    user.create().run().ok();
+    assert_eq!(fs::read_to_string(inner.join("web/pids.max")).unwrap(), "50\n");
+    user.call(&["delete", "--force", "web"]).run().ok();
+    user.bundle.edit(|config| config.set("/linux/resources/memory/limit", 64 << 20));
+    user.create().run().fails_with("/linux/resources/memory/limit");
+    assert!(!inner.join("web").exists());
+    fs::remove_dir(inner).unwrap();
+    drop(delegated);
+    user.bundle.assert_clean();
+}
+
+/// The directory, but not the right to put processes into it.
+#[test]
+fn rootless_in_a_partly_delegated_cgroup_stays_where_the_caller_is() {
+    require!(root, cgroup_v2, program("setpriv"));
+    let mut user = Rootless::new(|config| config);
+    let delegated = Delegated::new(&mut user);
+    chown(delegated.dir.join("cgroup.procs"), Some(0), Some(0)).unwrap();
+    user.create().run().ok();
+    user.call(&["start", "web"]).run().ok();
+    assert_eq!(host::cgroup_procs(&delegated.dir.join("runner")), [user.init().0]);
+    assert!(!delegated.dir.join("web").exists());
+    user.call(&["delete", "--force", "web"]).run().ok();
+    drop(delegated);
+    user.bundle.assert_clean();
+}

@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::support::{Bundle, Config, eventually, host};
 
 /// A bundle whose container has a user namespace with the caller as its root.
-fn own(edit: impl FnOnce(&mut Config) -> &mut Config) -> Bundle {
+pub fn own(edit: impl FnOnce(&mut Config) -> &mut Config) -> Bundle {
     let (uid, gid) = unsafe { (libc::geteuid(), libc::getegid()) };
     Bundle::with(|config| {
         let map = |id: u32| json!([{ "containerID": 0, "hostID": id, "size": 1 }]);

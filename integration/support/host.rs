@@ -51,6 +51,13 @@ pub fn hierarchies() -> Vec<PathBuf> {
     cgroup.map(|mount| PathBuf::from(mount.target)).collect()
 }
 
+/// The kernel's version: the first two numbers.
+pub fn kernel() -> (u32, u32) {
+    let text = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = text.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse().unwrap());
+    (numbers.next().unwrap(), numbers.next().unwrap())
+}
+
 /// Whether the whole run is one with the systemd driver: `ONGGI_IT_DRIVER=systemd`.
 pub fn by_systemd() -> bool {
     std::env::var_os("ONGGI_IT_DRIVER").is_some_and(|driver| driver == "systemd")

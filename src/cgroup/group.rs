@@ -79,7 +79,7 @@ impl Group {
         }
         for dir in &mut self.dirs {
             if let (true, Some(layout)) = (dir.place.is_v2(), &layout.v2) {
-                v2::enable_controllers(dir, &layout.controllers)?;
+                v2::enable_controllers(dir, &layout.controllers, &placement.writes)?;
             }
             if dir.place.has("cpuset") {
                 v1::fill_cpuset(dir)?;

@@ -4,9 +4,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
 use super::dir::{self, Dir};
+use super::plan::Write;
 use super::record::Place;
 use crate::error::{Error, Result};
 use crate::sys::{self, fs};
+
+/// Those that know threads (cgroups(7), "Thread mode"), as they are passed on.
+const THREADED: [&str; 4] = ["+cpu", "+cpuset", "+perf_event", "+pids"];
 
 /// Gets every controller of the mount point down to this cgroup, as far as the way allows, and notes
 /// what arrived and why the rest did not.
@@ -14,7 +18,7 @@ use crate::sys::{self, fs};
 /// All of them, as engines read `memory.current` and the like of containers without limits. Each
 /// `cgroup.subtree_control` is read before it is written: writing what is already there still walks
 /// every cgroup below (24 ms at the root of a host with 86 000 of them).
-pub(super) fn enable_controllers(dir: &mut Dir, wanted: &[String]) -> Result<()> {
+pub(super) fn enable_controllers(dir: &mut Dir, wanted: &[String], writes: &[Write]) -> Result<()> {
     let place = dir.place.dir();
     let named = |error: sys::Error| Error::from(error.about(&place));
     dir.controllers = words(&dir::read(&*dir, c"cgroup.controllers").map_err(named)?);
@@ -28,7 +32,7 @@ pub(super) fn enable_controllers(dir: &mut Dir, wanted: &[String]) -> Result<()>
     let (parents, _) = dir.place.path.rsplit_once('/').unwrap_or(("", ""));
     let mut names = parents.split('/').filter(|name| !name.is_empty());
     loop {
-        pass_down(&above, &missing, &mut refusals).map_err(named)?;
+        pass_down(&above, &missing, writes, &mut refusals).map_err(named)?;
         match names.next() {
             Some(name) => {
                 above = dir::open_below(above.as_fd(), name, libc::O_PATH).map_err(named)?;
@@ -45,6 +49,7 @@ pub(super) fn enable_controllers(dir: &mut Dir, wanted: &[String]) -> Result<()>
 fn pass_down(
     dir: &OwnedFd,
     missing: &[&String],
+    writes: &[Write],
     refusals: &mut Vec<(String, sys::Error)>,
 ) -> sys::Result<()> {
     let passed = words(&dir::read(dir, c"cgroup.subtree_control")?);
@@ -54,14 +59,27 @@ fn pass_down(
         .filter(|name| has.contains(name) && !passed.contains(name))
         .map(|name| format!("+{name}"))
         .collect();
-    if add.is_empty() || dir::write(dir, c"cgroup.subtree_control", &add.join(" ")).is_ok() {
+    if add.is_empty() {
         return Ok(());
     }
+    let Err(error) = dir::write(dir, c"cgroup.subtree_control", &add.join(" ")) else {
+        return Ok(());
+    };
     // One that cannot be had (EBUSY: processes in this very cgroup; EACCES: not delegated) spoils the
     // write of all. It matters only if a limit needs it, which is told then.
-    for name in &add {
-        if let Err(error) = dir::write(dir, c"cgroup.subtree_control", name) {
-            refusals.push((name.trim_start_matches('+').to_owned(), error));
+    let needed = |name: &str| writes.iter().any(|write| write.controller == name);
+    // A cgroup with processes still passes on what can be divided among threads, and becomes a
+    // threaded domain by that, so that everything below it has to be threaded, too. Only for a limit.
+    let (occupied, mut refused) = (error.errno == libc::EBUSY, false);
+    let (last, first): (Vec<&String>, Vec<&String>) =
+        add.iter().partition(|name| THREADED.contains(&name.as_str()));
+    for add in first.into_iter().chain(last) {
+        let name = add.trim_start_matches('+');
+        if occupied && (refused || !needed(name)) {
+            refusals.push((name.to_owned(), error.clone()));
+        } else if let Err(error) = dir::write(dir, c"cgroup.subtree_control", add) {
+            refusals.push((name.to_owned(), error));
+            refused = true;
         }
     }
     Ok(())

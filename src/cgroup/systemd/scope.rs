@@ -30,7 +30,7 @@ pub fn enter(group: &mut Group, placement: &Placement, layout: &Layout, pid: i32
     let wanted = wanted(placement, layout);
     for dir in &mut group.dirs {
         if dir.place.is_v2() {
-            v2::enable_controllers(dir, &wanted)?;
+            v2::enable_controllers(dir, &wanted, &placement.writes)?;
             continue;
         }
         if dir.place.has("cpuset") {
