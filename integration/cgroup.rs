@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
+use crate::support::raw::syscall_program;
 use crate::support::{Bundle, Process, eventually, host};
 
 /// A bundle with a part of `linux.resources`.
@@ -201,6 +202,18 @@ fn memory_limit_v2() {
     web.start().ok();
     web.becomes("stopped");
     assert!(!read(&dir, "memory.events").contains("oom_kill 0"), "nobody was killed");
+}
+
+/// What the runtime itself needs while the limit already counts: a program of one page starts within
+/// what crun takes.
+#[test]
+fn lowest_working_memory_limit_is_188_kib() {
+    require!(root, controller("memory"));
+    let limit = json!({ "limit": 188 << 10 });
+    let bundle = limited("memory", limit, "");
+    bundle.edit(|config| config.args(&["/call"]));
+    syscall_program(&bundle.rootfs().join("call"), libc::SYS_getpid, [0; 3]);
+    bundle.container("web").run().ok();
 }
 
 /// shares, quota and period as given; cpus as far as the process itself sees them.

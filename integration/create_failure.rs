@@ -278,3 +278,15 @@ fn row38_failed_create_leaves_nothing_when_init_is_killed() {
         Bundle::with(|config| config.hook("createRuntime", "/bin/sh", &["sh", "-c", script]));
     create(&bundle);
 }
+
+/// "Killed" alone would send people looking for a bug.
+#[test]
+fn create_that_dies_of_oom_says_so() {
+    require!(root, controller("memory"));
+    for limit in [4096, 16 << 10, 48 << 10] {
+        let bundle = Bundle::with(|config| config.set("/linux/resources/memory/limit", limit));
+        let output = create(&bundle);
+        assert_eq!(output.log()[0]["code"], "E_OOM_AT_START", "{output}");
+        assert!(output.stderr.contains("OOM-killed (memory limit too low?)"), "{output}");
+    }
+}

@@ -144,8 +144,6 @@ codes! {
     E_NOT_ABSOLUTE Config ""
     /// 4294967295 means "leave alone" to the kernel and is no user or group.
     E_ID_RANGE Config ""
-    /// This version of onggi cannot do it.
-    E_NOT_SUPPORTED Config "see docs/compatibility.md"
     /// It would change the host: it needs a namespace of the container's own.
     E_NEEDS_NAMESPACE Config "add it to linux.namespaces"
     /// The host or domain name is longer than the kernel's 64 bytes.
@@ -300,7 +298,7 @@ codes! {
     /// The container's first process ended before it was ready.
     E_INIT_DIED Container ""
     /// The container's first process was killed for want of memory.
-    E_OOM Container "memory.limit is too low"
+    E_OOM_AT_START Container "memory.limit is too low"
     /// Something of the container could not be taken away.
     E_DELETE Container "try onggi delete again"
 

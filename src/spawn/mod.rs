@@ -414,9 +414,10 @@ impl<'a> Making<'a> {
         let exit = sys::process::wait(child.pidfd.as_fd(), true)?;
         let oom = Group::open(&self.state.cgroup)?.and_then(|group| group.oom_kills()).unwrap_or(0);
         Ok(match exit {
-            Some(Exit::Signal(libc::SIGKILL)) if oom > 0 => {
-                Error::text(Code::E_OOM, "container init was OOM-killed (memory limit too low?)")
-            }
+            Some(Exit::Signal(libc::SIGKILL)) if oom > 0 => Error::text(
+                Code::E_OOM_AT_START,
+                "container init was OOM-killed (memory limit too low?)",
+            ),
             Some(exit) => {
                 Error::text(Code::E_INIT_DIED, format!("container init ended early: {exit}"))
             }
