@@ -250,8 +250,21 @@ impl Container {
         Ok(self.look(mounts)?.status)
     }
 
+    /// The same, when its cgroups are open already, those of [`Group::open_freezer`] among them.
+    pub fn status_in(&self, group: Option<&Group>) -> Result<Status> {
+        let frozen = || group.map_or(Ok(false), Group::frozen);
+        Ok(self.look_and_ask(frozen)?.status)
+    }
+
     /// Looks whether init is alive, holds the gate, is frozen, and keeps what that took.
     pub fn look(&self, mounts: &mut Mounts) -> Result<Look> {
+        self.look_and_ask(|| match Group::open_freezer(&self.state.cgroup, mounts)? {
+            Some(group) => group.frozen(),
+            None => Ok(false),
+        })
+    }
+
+    fn look_and_ask(&self, frozen: impl FnOnce() -> Result<bool>) -> Result<Look> {
         let Some(init) = self.init()? else {
             let creating = self.state.created.is_empty()
                 && open_process(self.state.creator, &self.state.boot)?.is_some();
@@ -262,11 +275,7 @@ impl Container {
             return Ok(Look { status: Status::Creating, init: Some(init), gate: None });
         }
         let gate = self.gate()?;
-        let frozen = match Group::open_freezer(&self.state.cgroup, mounts)? {
-            Some(group) => group.frozen()?,
-            None => false,
-        };
-        let status = match frozen {
+        let status = match frozen()? {
             true => Status::Paused,
             false if gate.is_some() => Status::Created,
             false => Status::Running,

@@ -364,6 +364,24 @@ fn hugetlb(group: &Group) -> Result<Value> {
     Ok(sizes.into())
 }
 
+/// Whether the host has huge pages of a size, in use or not.
+pub fn huge_pages_exist(size: &str) -> Result<bool> {
+    let digits = size.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
+    let kib = digits.parse::<u64>().unwrap_or(0)
+        << match size.get(digits.len()..) {
+            Some("GB") => 20,
+            Some("MB") => 10,
+            _ => 0,
+        };
+    let path = format!("/sys/kernel/mm/hugepages/hugepages-{kib}kB/nr_hugepages");
+    match sys::fs::open(&sys::cstr("open", &path)?, libc::O_RDONLY) {
+        Ok(file) => Ok(sys::fs::read_to_end(std::os::fd::AsFd::as_fd(&file), 64)? != b"0\n"),
+        // Not told: they are looked for.
+        Err(error) if error.errno == libc::ENOENT => Ok(true),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// As cgroup files have them: `64KB`, `2MB`, `1GB`.
 pub fn huge_page_sizes() -> Result<Vec<String>> {
     let flags = libc::O_RDONLY | libc::O_DIRECTORY;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::cgroup::Group;
 use crate::error::Result;
-use crate::events::{field, huge_page_sizes};
+use crate::events::{field, huge_page_sizes, huge_pages_exist};
 
 /// How a metric behaves over time (OpenMetrics).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,13 +71,18 @@ pub type Values = BTreeMap<(&'static str, String), u64>;
 /// What is the same for all containers.
 #[derive(Debug)]
 pub struct Pass {
-    huge_pages: Vec<String>,
+    /// The sizes, and whether the host has any page of each.
+    huge_pages: Vec<(String, bool)>,
 }
 
 impl Pass {
     /// Begins a look at containers.
     pub fn begin() -> Result<Self> {
-        Ok(Self { huge_pages: huge_page_sizes()? })
+        let with = |size: String| {
+            let exist = huge_pages_exist(&size)?;
+            Ok((size, exist))
+        };
+        Ok(Self { huge_pages: huge_page_sizes()?.into_iter().map(with).collect::<Result<_>>()? })
     }
 
     /// The values of one container. What the kernel does not count is not among them.
@@ -90,8 +95,8 @@ impl Pass {
         for resource in ["cpu", "memory", "io"] {
             look.pressure(resource)?;
         }
-        for size in &self.huge_pages {
-            look.huge_pages(size)?;
+        for (size, exist) in &self.huge_pages {
+            look.huge_pages(size, *exist)?;
         }
         Ok(look.values)
     }
@@ -241,7 +246,12 @@ impl Look<'_> {
         Ok(())
     }
 
-    fn huge_pages(&mut self, size: &str) -> Result<()> {
+    fn huge_pages(&mut self, size: &str, exist: bool) -> Result<()> {
+        if !exist {
+            // Nobody uses or has reserved what is not there.
+            self.put_for("hugetlb_usage_bytes", size, 0);
+            return Ok(());
+        }
         let v1 = self.group.is_v1("hugetlb");
         let file = if v1 { "usage_in_bytes" } else { "current" };
         for file in [format!("hugetlb.{size}.rsvd.{file}"), format!("hugetlb.{size}.{file}")] {

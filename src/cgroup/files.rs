@@ -8,8 +8,9 @@ use super::record::Record;
 use crate::error::{Code, Error, Result};
 use crate::sys::{self, fs};
 
-/// The v1 controllers that count something; `cpu` counts how often it has throttled.
-const COUNTING: [&str; 6] = ["cpu", "cpuacct", "memory", "pids", "blkio", "hugetlb"];
+/// The v1 controllers that count something; `cpu` counts how often it has throttled, `freezer` tells
+/// whether the container is paused.
+const COUNTING: [&str; 7] = ["cpu", "cpuacct", "memory", "pids", "blkio", "hugetlb", "freezer"];
 
 impl Group {
     /// Opens only the cgroups that count something.
@@ -58,7 +59,7 @@ fn read(dir: &Dir, file: &str) -> Result<Option<String>> {
 /// The kernel gives such a file in one piece, unless it is larger than the buffer.
 fn read_whole(dir: &Dir, file: &str) -> sys::Result<Vec<u8>> {
     let fd = fs::openat(dir.as_fd(), &sys::cstr("open", file)?, libc::O_RDONLY, 0)?;
-    let mut buffer = [0u8; 8192];
+    let mut buffer = [0u8; 4096];
     let length = fs::read(fd.as_fd(), &mut buffer)?;
     let mut bytes = buffer.get(..length).unwrap_or_default().to_vec();
     if length == buffer.len() {

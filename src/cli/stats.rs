@@ -101,7 +101,7 @@ fn look(globals: &Globals, asked: &[String], watch: Option<&OwnedFd>) -> Result<
         if let (Some(watch), Some(group)) = (watch, &group) {
             group.watch_events(watch.as_fd())?;
         }
-        rows.push(Row { status: container.status_with(&mut mounts)?.name(), id, values });
+        rows.push(Row { status: container.status_in(group.as_ref())?.name(), id, values });
     }
     Ok(rows)
 }
