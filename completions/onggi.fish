@@ -107,6 +107,8 @@ complete -c onggi -n '__fish_seen_subcommand_from update' -l memory-reservation 
 complete -c onggi -n '__fish_seen_subcommand_from update' -l memory-swap -x -d 'Limit of memory and swap together; -1 for none'
 complete -c onggi -n '__fish_seen_subcommand_from update' -l pids-limit -x -d 'Most processes; -1 for no limit'
 complete -c onggi -n '__fish_seen_subcommand_from update' -s r -l resources -r -F -d 'JSON like linux.resources; - for standard input'
+complete -c onggi -n '__fish_seen_subcommand_from update' -l l3-cache-schema -x -d 'Lines for the schemata of its resctrl group'
+complete -c onggi -n '__fish_seen_subcommand_from update' -l mem-bw-schema -x -d 'Its line MB: there'
 complete -c onggi -n '__fish_seen_subcommand_from update' -a '(__onggi_ids)'
 complete -c onggi -n '__fish_seen_subcommand_from events' -l interval -x -d 'Time between statistics [default: 5s]'
 complete -c onggi -n '__fish_seen_subcommand_from events' -l stats -d 'Print the statistics once'

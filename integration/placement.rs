@@ -285,6 +285,33 @@ fn intel_rdt_monitoring_has_a_group_of_its_own_until_delete() {
     bundle.assert_clean();
 }
 
+/// runc's `--l3-cache-schema` and `--mem-bw-schema`: all of an update or nothing.
+#[test]
+fn row89_update_of_schemata() {
+    require!(root, program("unshare"), controller("pids"));
+    let bundle = Bundle::with(|config| rdt(config, json!({ "closID": "gold" })));
+    let root = fake_resctrl(&bundle);
+    let web = bundle.container("web");
+    create_with(&web, &bundle, &root).ok();
+    let schemata = || fs::read_to_string(root.join("gold/schemata")).unwrap();
+    let before = schemata();
+    let cache = ["--l3-cache-schema", "L3:0=0f;1=0f", "--mem-bw-schema", "MB:0=30;1=30"];
+    let refused = [&cache[..], &["--pids-limit", "99999999"]].concat();
+    web.call("update", &refused).run().fails_with("/linux/resources/pids/limit");
+    assert_eq!(schemata(), before);
+    web.call("update", &["--mem-bw-schema", "L3:0=1"]).run().fails_with("memBwSchema");
+    assert_eq!(schemata(), before);
+    web.call("update", &cache).run().ok();
+    assert!(schemata().starts_with("L3:0=0f;1=0f\nMB:0=30;1=30\n"), "{}", schemata());
+    web.delete_force().ok();
+    let plain = Bundle::new();
+    let web = plain.container("web");
+    web.create().ok();
+    web.call("update", &cache)
+        .run()
+        .fails_with("/linux/intelRdt: the container has no resctrl group");
+}
+
 /// A cgroup directory stands in: like resctrl's its directories are born with a `tasks` file, and go with it.
 #[test]
 fn intel_rdt_group_named_after_the_container_is_made_and_removed() {

@@ -56,18 +56,44 @@ pub fn intend(rdt: &Rdt, id: &str) -> Result<RdtRecord> {
 pub fn make(record: &RdtRecord, rdt: &Rdt) -> Result<()> {
     if record.made {
         mkdir(&record.group)?;
-        let dir = open(&record.group)?;
-        for lines in &rdt.writes {
-            let text = lines.join("\n") + "\n";
-            write(dir.as_fd(), c"schemata", &text).map_err(|error| {
-                Error::at(Code::E_RDT, format_args!("{AT}/schemata"))(error.about(text.trim()))
-            })?;
-        }
+        write_schemata(open(&record.group)?.as_fd(), rdt)?;
     }
     if let Some(monitor) = &record.monitor {
         mkdir(monitor)?;
     }
     Ok(())
+}
+
+fn write_schemata(group: BorrowedFd<'_>, rdt: &Rdt) -> Result<()> {
+    for lines in &rdt.writes {
+        let text = lines.join("\n") + "\n";
+        write(group, c"schemata", &text).map_err(|error| {
+            Error::at(Code::E_RDT, format_args!("{AT}/schemata"))(error.about(text.trim()))
+        })?;
+    }
+    Ok(())
+}
+
+/// Changes the schemata of a container's group: the kernel takes all lines of a write or none. Returns
+/// what was there before, for [`take_back`].
+pub fn change(record: &RdtRecord, rdt: &Rdt) -> Result<Vec<u8>> {
+    let group = open(&record.group)?;
+    let before = schemata(group.as_fd())?;
+    write_schemata(group.as_fd(), rdt)?;
+    Ok(before)
+}
+
+/// Undoes a [`change`].
+pub fn take_back(record: &RdtRecord, before: &[u8]) -> Result<()> {
+    let group = open(&record.group)?;
+    let text = String::from_utf8_lossy(before);
+    write(group.as_fd(), c"schemata", &text).map_err(Error::at(Code::E_RDT, AT))
+}
+
+fn schemata(group: BorrowedFd<'_>) -> Result<Vec<u8>> {
+    let open = sys::fs::openat(group, c"schemata", libc::O_RDONLY, 0);
+    let read = open.and_then(|file| sys::fs::read_to_end(file.as_fd(), SCHEMATA_MAX));
+    read.map_err(Error::at(Code::E_RDT, AT))
 }
 
 /// Puts a process into the group, and then into its monitoring group: entering the first leaves the
@@ -106,10 +132,7 @@ fn compare(dir: BorrowedFd<'_>, rdt: &Rdt) -> Result<()> {
     if rdt.writes.is_empty() {
         return Ok(());
     }
-    let file =
-        sys::fs::openat(dir, c"schemata", libc::O_RDONLY, 0).map_err(Error::at(Code::E_RDT, AT))?;
-    let held =
-        sys::fs::read_to_end(file.as_fd(), SCHEMATA_MAX).map_err(Error::at(Code::E_RDT, AT))?;
+    let held = schemata(dir)?;
     let held = String::from_utf8_lossy(&held);
     let held: Vec<_> = held.lines().flat_map(domains).collect();
     // What is written later counts.

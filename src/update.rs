@@ -2,18 +2,24 @@
 
 use std::os::fd::AsFd;
 
-use oci_spec::runtime::LinuxResources;
+use oci_spec::runtime::{LinuxIntelRdt, LinuxResources};
 use serde_json::{Value, json};
 
 use crate::cgroup::{self, Options};
 use crate::container::{Container, Status};
 use crate::error::{Code, Error, Finding, Findings, NOT_RUNNING, Result};
 use crate::host::Host;
-use crate::{bundle, state, sys};
+use crate::{bundle, plan, rdt, state, sys};
 
-/// Applies `asked`, an object like `linux.resources`, and remembers it for the next time. Either all of
-/// it holds afterwards or nothing has changed. Returns warnings.
-pub fn update(container: &Container, asked: &Value, rootless: bool) -> Result<Vec<Finding>> {
+/// Applies `asked`, an object like `linux.resources`, and remembers it for the next time; schemata are
+/// the container's resctrl group's. Either all of it holds afterwards or nothing has changed. Returns
+/// warnings.
+pub fn update(
+    container: &Container,
+    asked: &Value,
+    schemata: Option<&LinuxIntelRdt>,
+    rootless: bool,
+) -> Result<Vec<Finding>> {
     let _lock = container.lock()?;
     if !matches!(container.status()?, Status::Created | Status::Running | Status::Paused) {
         return Err(Error::text(Code::E_NOT_RUNNING, NOT_RUNNING));
@@ -39,12 +45,20 @@ pub fn update(container: &Container, asked: &Value, rootless: bool) -> Result<Ve
         &host.cgroups,
         &mut findings,
     );
+    let schemata = plan::rdt::plan(schemata, &mut findings);
     warnings.extend(findings.finish()?);
+    let schemata = match (&schemata, &container.state.rdt) {
+        (Some(schemata), Some(record)) => Some((record, schemata)),
+        (Some(_), None) => {
+            let text = "/linux/intelRdt: the container has no resctrl group";
+            return Err(Error::text(Code::E_RDT, text));
+        }
+        (None, _) => None,
+    };
     // Written first, so that a full disk is noticed before anything has changed.
     let dir = container.dir.as_fd();
     state::write_file(dir, c".resources.json", merged.to_string().as_bytes())?;
-    let done = group.update(&update);
-    match done {
+    match apply(schemata, || group.update(&update)) {
         Ok(()) => sys::fs::renameat(dir, c".resources.json", c"resources.json")?,
         Err(error) => {
             sys::fs::unlinkat(dir, c".resources.json", 0)?;
@@ -52,6 +66,19 @@ pub fn update(container: &Container, asked: &Value, rootless: bool) -> Result<Ve
         }
     }
     Ok(warnings)
+}
+
+/// Both or none.
+fn apply(
+    schemata: Option<(&state::RdtRecord, &plan::rdt::Rdt)>,
+    limits: impl FnOnce() -> Result<()>,
+) -> Result<()> {
+    let Some((record, schemata)) = schemata else { return limits() };
+    let before = rdt::change(record, schemata)?;
+    limits().map_err(|error| match rdt::take_back(record, &before) {
+        Ok(()) => error,
+        Err(left) => error.and(left),
+    })
 }
 
 /// What holds now: the last update's, else what the container was made with.

@@ -169,8 +169,8 @@ fn update_definition(command: Command) -> Command {
             value("resources", "FILE", "JSON like linux.resources; - for standard input")
                 .short('r'),
         )
-        .arg(value("l3-cache-schema", "SCHEMA", "Not supported").hide(true))
-        .arg(value("mem-bw-schema", "SCHEMA", "Not supported").hide(true))
+        .arg(value("l3-cache-schema", "LINES", "Lines for the schemata of its resctrl group"))
+        .arg(value("mem-bw-schema", "LINE", "Its line MB: there"))
         .arg(id())
 }
 

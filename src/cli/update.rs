@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 
 use clap::ArgMatches;
+use oci_spec::runtime::LinuxIntelRdt;
 use serde_json::{Map, Value};
 
 use super::{Globals, args};
@@ -46,20 +47,28 @@ pub const IGNORED: [&str; 2] = ["kernel-memory", "kernel-memory-tcp"];
 pub fn update(globals: &Globals, matches: &ArgMatches) -> anyhow::Result<u8> {
     let id = args::optional_id(matches).unwrap_or_default();
     let container = Container::open(&globals.root, &id)?;
-    for name in ["l3-cache-schema", "mem-bw-schema"] {
-        if args::last(matches, name).is_some() {
-            let text = format!("--{name}: not supported by this version");
-            return Err(Error::text(Code::E_NOT_SUPPORTED, text).into());
-        }
-    }
     let asked = asked(matches)?;
     let ignored = IGNORED.iter().filter(|name| args::last(matches, name).is_some()).map(|name| {
         let text = "ignored, no kernel has had it since Linux 5.16";
         Finding::new(Code::W_OPTION_IGNORED, format_args!("--{name}"), text)
     });
     globals.log.warn(ignored.collect::<Vec<_>>());
-    globals.log.warn(crate::update::update(&container, &asked, globals.rootless)?);
+    let schemata = schemata(matches);
+    let warnings = crate::update::update(&container, &asked, schemata.as_ref(), globals.rootless)?;
+    globals.log.warn(warnings);
     Ok(0)
+}
+
+/// What the options say of the container's resctrl group.
+fn schemata(matches: &ArgMatches) -> Option<LinuxIntelRdt> {
+    let text = |name| args::last(matches, name).map(|text| text.to_string_lossy().into_owned());
+    let (l3, bandwidth) = (text("l3-cache-schema"), text("mem-bw-schema"));
+    if l3.is_none() && bandwidth.is_none() {
+        return None;
+    }
+    let mut schemata = LinuxIntelRdt::default();
+    schemata.set_l3_cache_schema(l3).set_mem_bw_schema(bandwidth);
+    Some(schemata)
 }
 
 /// The file, if there is one, and over it the options.
