@@ -40,6 +40,7 @@ pub struct Bundles {
     pub payload: &'static str,
     ends: Vec<String>,
     waits: Vec<String>,
+    crowd: Vec<String>,
 }
 
 /// Makes rootfs, bind sources, payloads and templates.
@@ -55,10 +56,12 @@ pub fn make(place: &Place, profile: Option<&Path>, busybox: &Path) -> Result<Bun
         fs::write(place.dir.join("etc").join(file), "127.0.0.1 bench\n")?;
         fs::write(rootfs.join("etc").join(file), "")?;
     }
-    let tiny = compile(&rootfs, "ends", &["-DTRUE"])? && compile(&rootfs, "waits", &[])?;
+    let tiny = compile(&rootfs, "ends", &["-DTRUE"])?
+        && compile(&rootfs, "waits", &[])?
+        && compile(&rootfs, "crowd", &["-DCROWD"])?;
     let words = |list: &[&str]| list.iter().map(|s| (*s).to_string()).collect::<Vec<_>>();
-    let (pause, ends, waits) = if tiny {
-        ("bin/waits", words(&["/bin/ends"]), words(&["/bin/waits"]))
+    let (pause, ends, waits, crowd) = if tiny {
+        ("bin/waits", words(&["/bin/ends"]), words(&["/bin/waits"]), words(&["/bin/crowd"]))
     } else {
         fs::copy(busybox, rootfs.join("bin/busybox"))
             .with_context(|| busybox.display().to_string())?;
@@ -66,6 +69,12 @@ pub fn make(place: &Place, profile: Option<&Path>, busybox: &Path) -> Result<Bun
             "bin/busybox",
             words(&["/bin/busybox", "true"]),
             words(&["/bin/busybox", "sleep", "1000000"]),
+            words(&[
+                "/bin/busybox",
+                "sh",
+                "-c",
+                "for i in $(busybox seq 999); do busybox sleep 1000000 & done; wait",
+            ]),
         )
     };
     let seccomp = match profile {
@@ -83,6 +92,7 @@ pub fn make(place: &Place, profile: Option<&Path>, busybox: &Path) -> Result<Bun
         payload: if tiny { "without libc" } else { "busybox" },
         ends,
         waits,
+        crowd,
     })
 }
 
@@ -107,6 +117,16 @@ impl Bundles {
         fs::create_dir_all(&dir)?;
         let mut config = if docker { self.docker.clone() } else { self.minimal.clone() };
         config["process"]["args"] = json!(if ends { &self.ends } else { &self.waits });
+        fs::write(dir.join("config.json"), serde_json::to_string(&config)?.replace("@ID@", id))?;
+        Ok(dir.display().to_string())
+    }
+
+    /// A minimal one whose init makes 999 children.
+    pub fn write_crowd(&self, who: &str, id: &str) -> Result<String> {
+        let dir = self.dir.join(format!("{who}-crowd"));
+        fs::create_dir_all(&dir)?;
+        let mut config = self.minimal.clone();
+        config["process"]["args"] = json!(self.crowd);
         fs::write(dir.join("config.json"), serde_json::to_string(&config)?.replace("@ID@", id))?;
         Ok(dir.display().to_string())
     }
@@ -147,7 +167,7 @@ fn minimal(place: &Place) -> Value {
         ],
         "linux": {
             "namespaces": kinds.map(|k| json!({ "type": k })),
-            "cgroupsPath": format!("/{}/@ID@", place.prefix),
+            "cgroupsPath": place.cgroups_path(),
             "resources": { "devices": [{ "allow": false, "access": "rwm" }] },
         },
     })

@@ -88,6 +88,7 @@ impl<'a> Harness<'a> {
     fn argv(&self, who: &Contestant, words: &[&str]) -> Vec<String> {
         let mut argv =
             vec![who.path.display().to_string(), "--root".into(), who.root.display().to_string()];
+        argv.extend(self.place.options());
         argv.extend(words.iter().map(|w| (*w).to_string()));
         argv
     }
@@ -132,6 +133,29 @@ impl<'a> Harness<'a> {
         let cost =
             self.call(who, &["create", "--bundle", &bundle, "--pid-file", &pid_file, &id])?;
         Ok((Container { id, pid: self.pid()? }, cost))
+    }
+
+    /// One whose init makes 999 children.
+    pub fn create_crowd(&self, who: &Contestant) -> Result<(Container, Cost)> {
+        let id = self.new_id(who);
+        let bundle = self.bundles.write_crowd(&who.name, &id)?;
+        let pid_file = self.io("pid").display().to_string();
+        let cost =
+            self.call(who, &["create", "--bundle", &bundle, "--pid-file", &pid_file, &id])?;
+        Ok((Container { id, pid: self.pid()? }, cost))
+    }
+
+    /// Waits until a process has so many children.
+    pub fn has_children(&self, pid: i32, count: usize) -> Result<()> {
+        let end = Instant::now() + LIMIT;
+        while Instant::now() < end {
+            let list = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
+            if list.split_whitespace().count() >= count {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        bail!("{pid} has not made {count} children")
     }
 
     pub fn pid(&self) -> Result<i32> {

@@ -1,6 +1,6 @@
 //! bench: OCI runtimes side by side.
 //!
-//!     bench [--rounds N] [--crowd N] [--cgroup host|v1|v2] [--seccomp PROFILE.json] [--only WORKLOAD]
+//!     bench [--rounds N] [--crowd N] [--cgroup host|v1|v2|systemd] [--seccomp PROFILE.json] [--only WORKLOAD]
 //!           [--busybox PATH] name=/path/to/runtime [name=/path ...]
 //!
 //! The runtimes take turns within every round and the first in turn rotates, so drift of the machine
@@ -8,15 +8,15 @@
 //! and system time of the runtime and of all it reaped; wall time is what the caller waits. On a busy
 //! machine read CPU and p10. Reference columns appear for contestants named `crun` and `runc`.
 //!
-//! Workloads: run, run-minimal, life (create start state kill delete), exec, and `run`, `list` and
-//! `state` among --crowd other state directories, mounts and cgroups. The docker-like bundle has 6
+//! Workloads: run, run-minimal, life (create start state kill delete), exec, delete-force of a container
+//! with 1000 processes, stats of 500 containers where a runtime has that, and `run`, `list` and `state` among --crowd other state directories, mounts and cgroups. The docker-like bundle has 6
 //! namespaces, 14 capabilities, 12 mounts, 17 protected paths, 8 device rules, the limits that the
 //! host's controllers allow, and the seccomp profile given (an engine's default.json is expanded for
 //! this machine) or a stand-in of like size. The counts come from ptrace over the whole tree.
 //!
 //! --cgroup v2 puts a fresh cgroup2 mount over /sys/fs/cgroup, v1 hides the unified hierarchy of a
-//! hybrid host; both in a private mount namespace. Figures of v1 and v2 do not compare: the limits
-//! differ. Needs root; with cc the payload is a program without libc, otherwise busybox.
+//! hybrid host; both in a private mount namespace; systemd has systemd make scopes, with the host's
+//! hierarchies. Figures of v1 and v2 do not compare: the limits differ. Needs root; with cc the payload is a program without libc, otherwise busybox.
 
 // Tools, not the runtime: they may print, stop at once, and speak to the kernel themselves.
 #![allow(
@@ -147,7 +147,12 @@ fn bench(place: &Place, args: &Args) -> Result<i32> {
     println!(
         "kernel {}, cgroup {}, payload {payload}, {rules} seccomp names, {} rounds, crowd {}, load {}",
         kernel.trim(),
-        if place.v2 { "v2" } else { "v1" },
+        match (place.v2, place.systemd) {
+            (true, false) => "v2",
+            (false, false) => "v1",
+            (true, true) => "v2 by systemd",
+            (false, true) => "v1 by systemd",
+        },
         args.rounds,
         args.crowd,
         load.split(' ').next().unwrap_or_default()

@@ -1,8 +1,9 @@
-/* What runs inside the benchmark's containers: it ends at once (-DTRUE) or never. Without a C
- * library, because its start-up would be a large part of what is measured. */
+/* What runs inside the benchmark's containers: it ends at once (-DTRUE) or never, with 999 children
+ * (-DCROWD) or alone. Without a C library, because its start-up would be a large part of what is measured. */
 #if defined __x86_64__
 #define EXIT 231
 #define WAIT 271 /* ppoll */
+#define CLONE 56
 static long call(long n, long a)
 {
 	long ret;
@@ -13,6 +14,7 @@ static long call(long n, long a)
 #elif defined __aarch64__
 #define EXIT 94
 #define WAIT 73
+#define CLONE 220
 static long call(long n, long a)
 {
 	register long x8 __asm__("x8") = n, x0 __asm__("x0") = a, x1 __asm__("x1") = 0;
@@ -26,6 +28,10 @@ static long call(long n, long a)
 
 void _start(void)
 {
+#ifdef CROWD
+	for (int i = 0; i < 999 && call(CLONE, 17 /* SIGCHLD */); i++)
+		;
+#endif
 #ifndef TRUE
 	for (;;)
 		call(WAIT, 0);

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 pub struct Scene {
     container: Option<Container>,
     directories: Vec<PathBuf>,
+    more: Vec<Container>,
 }
 
 type Rows = Vec<(&'static str, Cost)>;
@@ -33,6 +34,8 @@ pub const ALL: &[Workload] = &[
     Workload { name: "run-minimal", slow: 1, set_up: nothing, once: run_minimal, tear_down: force },
     Workload { name: "life", slow: 1, set_up: nothing, once: life, tear_down: force },
     Workload { name: "exec", slow: 1, set_up: running, once: exec, tear_down: force },
+    Workload { name: "delete-force", slow: 10, set_up: nothing, once: delete_crowd, tear_down: force },
+    Workload { name: "stats", slow: 3, set_up: many_containers, once: stats, tear_down: remove_containers },
     Workload { name: "crowd-states", slow: 3, set_up: many_states, once: list_and_state, tear_down: remove_states },
     Workload { name: "crowd-mounts", slow: 3, set_up: many_mounts, once: run_in_mounts, tear_down: remove_mounts },
     Workload { name: "crowd-cgroups", slow: 3, set_up: many_cgroups, once: run_in_cgroups, tear_down: remove_cgroups },
@@ -99,6 +102,49 @@ fn exec(h: &Harness, who: &Contestant, scene: &Scene) -> Result<Rows> {
     let Some(container) = &scene.container else { bail!("no container") };
     let process = h.bundles.exec_process()?;
     Ok(vec![("exec", h.call(who, &["exec", "--process", &process, &container.id])?)])
+}
+
+/// A container of 1000 processes is ended.
+fn delete_crowd(h: &Harness, who: &Contestant, _: &Scene) -> Result<Rows> {
+    let (container, _) = h.create_crowd(who)?;
+    let ready =
+        h.call(who, &["start", &container.id]).and_then(|_| h.has_children(container.pid, 999));
+    if let Err(error) = ready {
+        h.force(who, &container)?;
+        return Err(error);
+    }
+    let cost = h.call(who, &["delete", "--force", &container.id])?;
+    guard::reap();
+    Ok(vec![("delete -f of 1000", cost)])
+}
+
+/// 500 containers, for those who have a command for all of them.
+fn many_containers(h: &Harness, who: &Contestant, _: usize) -> Result<Scene> {
+    let mut scene = Scene::default();
+    if h.call(who, &["stats", "--format", "json"]).is_err() {
+        return Ok(scene);
+    }
+    for _ in 0..500 {
+        match h.create(who, false, false) {
+            Ok((container, _)) => scene.more.push(container),
+            Err(error) => {
+                remove_containers(h, who, &scene)?;
+                return Err(error);
+            }
+        }
+    }
+    Ok(scene)
+}
+
+fn stats(h: &Harness, who: &Contestant, scene: &Scene) -> Result<Rows> {
+    if scene.more.is_empty() {
+        return Ok(Vec::new());
+    }
+    Ok(vec![("stats of 500", h.call(who, &["stats", "--format", "json"])?)])
+}
+
+fn remove_containers(h: &Harness, who: &Contestant, scene: &Scene) -> Result<()> {
+    scene.more.iter().try_for_each(|container| h.force(who, container))
 }
 
 /// One real container and copies of its state directory under other names: as many known

@@ -64,7 +64,7 @@ fn config(place: &Place) -> Value {
         "hooks": { "createRuntime": hook, "poststop": hook },
         "linux": {
             "namespaces": kinds.map(|k| json!({ "type": k })),
-            "cgroupsPath": format!("/{}/@ID@", place.prefix),
+            "cgroupsPath": place.cgroups_path(),
             "resources": resources(place),
             "sysctl": { "kernel.msgmax": "4096" },
             "seccomp": seccomp(),

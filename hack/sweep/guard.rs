@@ -24,6 +24,8 @@ pub enum Cgroup {
     V1,
     /// A fresh cgroup2 mount over /sys/fs/cgroup.
     V2,
+    /// What the host has, by systemd: scopes in system.slice.
+    Systemd,
 }
 
 impl std::str::FromStr for Cgroup {
@@ -33,7 +35,8 @@ impl std::str::FromStr for Cgroup {
             "host" => Ok(Cgroup::Host),
             "v1" => Ok(Cgroup::V1),
             "v2" => Ok(Cgroup::V2),
-            _ => bail!("--cgroup {s}: host, v1 or v2"),
+            "systemd" => Ok(Cgroup::Systemd),
+            _ => bail!("--cgroup {s}: host, v1, v2 or systemd"),
         }
     }
 }
@@ -44,6 +47,7 @@ pub struct Place {
     pub prefix: String,
     pub cgroup_roots: Vec<PathBuf>,
     pub v2: bool,
+    pub systemd: bool,
 }
 
 /// Runs `work` under the guardian and returns its exit code.
@@ -57,7 +61,7 @@ pub fn guarded(
     enter_namespace(cgroup)?;
     let cgroup_roots = cgroup_roots()?;
     let v2 = Path::new("/sys/fs/cgroup/cgroup.procs").exists();
-    let place = Place { dir, prefix, cgroup_roots, v2 };
+    let place = Place { dir, prefix, cgroup_roots, v2, systemd: cgroup == Cgroup::Systemd };
     sys::become_subreaper()?;
     fs::create_dir(&place.dir).with_context(|| place.dir.display().to_string())?;
     // Containers run as another user; they need no more than to pass through.
@@ -115,7 +119,7 @@ fn enter_namespace(cgroup: Cgroup) -> Result<()> {
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
         .context("make / private")?;
     match cgroup {
-        Cgroup::Host => {}
+        Cgroup::Host | Cgroup::Systemd => {}
         Cgroup::V1 => {
             if Path::new("/sys/fs/cgroup/unified/cgroup.procs").exists() {
                 umount2("/sys/fs/cgroup/unified", MntFlags::MNT_DETACH)
@@ -206,11 +210,41 @@ pub fn kill_descendants() {
 }
 
 impl Place {
+    /// What config.json has as the cgroup of container `@ID@`.
+    pub fn cgroups_path(&self) -> String {
+        match self.systemd {
+            true => format!("system.slice:{}:@ID@", self.prefix),
+            false => format!("/{}/@ID@", self.prefix),
+        }
+    }
+
+    /// The options that go before every command.
+    pub fn options(&self) -> Vec<String> {
+        if self.systemd { vec!["--systemd-cgroup".to_string()] } else { Vec::new() }
+    }
+
+    /// systemd answers when it has time, and runs in an emulated machine most often.
+    pub fn patience(&self, usual: Duration) -> Duration {
+        if self.systemd { usual * 10 } else { usual }
+    }
+
+    /// systemd's units of ours.
+    pub fn units(&self) -> Vec<String> {
+        let names = fs::read_dir("/run/systemd/transient").into_iter().flatten().flatten();
+        let names = names.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        names.filter(|name| name.starts_with(&self.prefix)).collect()
+    }
+
     /// Our cgroups below every hierarchy, deepest first.
     pub fn cgroups(&self) -> Vec<PathBuf> {
         let mut found = Vec::new();
         for root in &self.cgroup_roots {
             collect(&root.join(&self.prefix), &mut found);
+            for entry in fs::read_dir(root.join("system.slice")).into_iter().flatten().flatten() {
+                if entry.file_name().to_string_lossy().starts_with(&self.prefix) {
+                    collect(&entry.path(), &mut found);
+                }
+            }
         }
         found
     }
@@ -272,6 +306,9 @@ fn empty(place: &Place) -> Result<()> {
     place.thaw();
     kill_descendants();
     place.remove_cgroups("");
+    for unit in place.units() {
+        ignore(std::process::Command::new("systemctl").args(["stop", &unit]).status());
+    }
     place.unmount()?;
     // Never walk into a mount that could not be detached.
     if mountinfo()?.contains(place.dir.to_string_lossy().as_ref()) {

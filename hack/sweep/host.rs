@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 pub struct Left {
     pub state: Vec<String>,
     pub cgroups: Vec<String>,
+    pub units: Vec<String>,
     pub mounts: Vec<String>,
     pub processes: Vec<String>,
     pub files: Vec<String>,
@@ -22,10 +23,11 @@ impl Left {
         self.kinds().is_empty()
     }
 
-    fn all(&self) -> [(&'static str, &Vec<String>); 5] {
+    fn all(&self) -> [(&'static str, &Vec<String>); 6] {
         [
             ("state", &self.state),
             ("cgroup", &self.cgroups),
+            ("unit", &self.units),
             ("mount", &self.mounts),
             ("process", &self.processes),
             ("file", &self.files),
@@ -81,6 +83,7 @@ impl<'a> Host<'a> {
         Ok(Left {
             state: new(entries(&self.place.dir.join("state")), &self.state),
             cgroups: ours.map(name).collect(),
+            units: self.place.units(),
             mounts: new(mounts()?, &self.mounts),
             processes: guard::descendants()
                 .iter()
@@ -90,12 +93,14 @@ impl<'a> Host<'a> {
         })
     }
 
-    /// Like `left`, but gives processes a moment to end and their cgroups to become free.
+    /// Like `left`, but gives processes a moment to end and their cgroups to become free, and systemd one
+    /// to notice.
     pub fn settled(&self, id: &str, patience: Duration) -> Result<Left> {
-        let end = Instant::now() + patience;
+        let end = Instant::now() + self.place.patience(patience);
         loop {
             let left = self.left(id)?;
-            if left.processes.is_empty() || Instant::now() > end {
+            let quiet = left.processes.is_empty() && left.units.is_empty();
+            if quiet || Instant::now() > end {
                 return Ok(left);
             }
             std::thread::sleep(Duration::from_millis(2));

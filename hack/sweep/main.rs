@@ -2,7 +2,7 @@
 //!
 //!     sweep [--runtime PATH] [--verb create] [--mode fail|kill|kill-task|both|all]
 //!           [--errnos usual,ENOMEM,EPERM,...] [--every K] [--sample N [--seed S]] [--from N] [--to N]
-//!           [--userns] [--cgroup host|v1|v2] [--cgroup2] [--recreate] [--busybox PATH] [--verbose]
+//!           [--userns] [--cgroup host|v1|v2|systemd] [--cgroup2] [--recreate] [--busybox PATH] [--verbose]
 //!
 //! One run counts the system calls of the whole process tree (the runtime, its children, hooks and
 //! the container's init up to the payload; memory, signal and thread housekeeping left out). Then
@@ -20,7 +20,8 @@
 //! the waiting init failed or the init was killed: `state` says stopped, so that is not a lie.
 //! --userns gives the container a user namespace whose ids are 100000 and on.
 //! --cgroup v2 (or --cgroup2) puts a fresh cgroup2 mount over /sys/fs/cgroup, v1 hides the unified
-//! hierarchy of a hybrid host; both in a private mount namespace. Needs root and a static busybox.
+//! hierarchy of a hybrid host; both in a private mount namespace. --cgroup systemd has systemd make
+//! scopes, whose units are looked for, too. Needs root and a static busybox.
 //! Prints bad points (with --verbose all), a table and `N passed, N failed`; exit status 1 if any failed.
 
 // Tools, not the runtime: they may print, stop at once, and speak to the kernel themselves.

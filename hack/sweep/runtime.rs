@@ -54,6 +54,7 @@ impl<'a> Runtime<'a> {
     fn argv(&self, args: &[String]) -> Vec<String> {
         let root = self.place.dir.join("state").display().to_string();
         let mut argv = vec![self.path.clone(), "--root".into(), root];
+        argv.extend(self.place.options());
         argv.extend_from_slice(args);
         argv
     }
@@ -98,7 +99,8 @@ impl<'a> Runtime<'a> {
             stderr: &err,
         };
         let (pid, _) = program.start(false)?;
-        let code = sys::wait_child(pid, limit, true).ok().map(|(code, _)| code);
+        let code =
+            sys::wait_child(pid, self.place.patience(limit), true).ok().map(|(code, _)| code);
         Ok(Said { code, stderr: fs::read_to_string(self.io("err")).unwrap_or_default() })
     }
 
@@ -127,6 +129,7 @@ impl<'a> Runtime<'a> {
         };
         let attach = if verb.before == Stage::Created { self.pid() } else { None };
         let limit = if verb.name.starts_with("delete") { DELETE_LIMIT } else { LIMIT };
+        let limit = self.place.patience(limit);
         let job = trace::Job { program, attach, payload: self.payload, at, act, limit };
         let outcome = trace::run(&job)?;
         Ok((outcome, fs::read_to_string(self.io("err")).unwrap_or_default()))
@@ -191,7 +194,7 @@ impl<'a> Runtime<'a> {
     }
 
     fn poll(&self, patience: Duration, mut done: impl FnMut() -> bool) -> bool {
-        let end = Instant::now() + patience;
+        let end = Instant::now() + self.place.patience(patience);
         loop {
             if done() {
                 return true;
