@@ -8,7 +8,7 @@ _onggi() {
     for ((i = 1; i < COMP_CWORD; i++)); do
         word=${COMP_WORDS[i]}
         case $command:$word in
-        create:-b|create:--bundle|create:-f|create:--config|create:--console-socket|create:--pidfd-socket|create:--pid-file|create:--preserve-fds|run:-b|run:--bundle|run:-f|run:--config|run:--console-socket|run:--pidfd-socket|run:--pid-file|run:--preserve-fds|exec:-p|exec:--process|exec:--cwd|exec:-e|exec:--env|exec:-u|exec:--user|exec:-g|exec:--additional-gids|exec:-c|exec:--cap|exec:--apparmor|exec:--process-label|exec:--cgroup|exec:--timeout|exec:--console-socket|exec:--pidfd-socket|exec:--pid-file|exec:--preserve-fds|update:--blkio-weight|update:--cpu-period|update:--cpu-quota|update:--cpu-burst|update:--cpu-share|update:--cpu-rt-period|update:--cpu-rt-runtime|update:--cpu-idle|update:--cpuset-cpus|update:--cpuset-mems|update:--memory|update:--memory-reservation|update:--memory-swap|update:--pids-limit|update:-r|update:--resources|events:--interval|stats:-f|stats:--format|stats:--interval|list:-f|list:--format|ps:-f|ps:--format|spec:-b|spec:--bundle|check:-b|check:--bundle|check:-f|check:--format|*:--root|*:--log|*:--log-format|*:--log-level|*:--cgroup-manager|*:--rootless|*:--deadline)
+        create:-b|create:--bundle|create:-f|create:--config|create:--console-socket|create:--pidfd-socket|create:--pid-file|create:--preserve-fds|run:-b|run:--bundle|run:-f|run:--config|run:--console-socket|run:--pidfd-socket|run:--pid-file|run:--preserve-fds|exec:-p|exec:--process|exec:--cwd|exec:-e|exec:--env|exec:-u|exec:--user|exec:-g|exec:--additional-gids|exec:-c|exec:--cap|exec:--apparmor|exec:--process-label|exec:--cgroup|exec:--timeout|exec:--console-socket|exec:--pidfd-socket|exec:--pid-file|exec:--preserve-fds|update:--blkio-weight|update:--cpu-period|update:--cpu-quota|update:--cpu-burst|update:--cpu-share|update:--cpu-rt-period|update:--cpu-rt-runtime|update:--cpu-idle|update:--cpuset-cpus|update:--cpuset-mems|update:--memory|update:--memory-reservation|update:--memory-swap|update:--pids-limit|update:-r|update:--resources|update:--l3-cache-schema|update:--mem-bw-schema|events:--interval|stats:-f|stats:--format|stats:--interval|list:-f|list:--format|ps:-f|ps:--format|spec:-b|spec:--bundle|check:-b|check:--bundle|check:-f|check:--format|*:--root|*:--log|*:--log-format|*:--log-level|*:--cgroup-manager|*:--rootless|*:--deadline)
             [ "${COMP_WORDS[i + 1]}" != = ] || i=$((i + 1))
             i=$((i + 1))
             [ "$word" != --root ] || root=(--root "${COMP_WORDS[i]}")
@@ -60,6 +60,8 @@ _onggi() {
     update:--memory-swap) :; return ;;
     update:--pids-limit) :; return ;;
     update:-r|update:--resources) mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
+    update:--l3-cache-schema) :; return ;;
+    update:--mem-bw-schema) :; return ;;
     events:--interval) :; return ;;
     stats:-f|stats:--format) mapfile -t COMPREPLY < <(compgen -W 'table json openmetrics' -- "$cur"); return ;;
     stats:--interval) :; return ;;
@@ -88,7 +90,7 @@ _onggi() {
     delete) words='-f --force --help'; ids=one ;;
     pause) words=' --help'; ids=one ;;
     resume) words=' --help'; ids=one ;;
-    update) words='--blkio-weight --cpu-period --cpu-quota --cpu-burst --cpu-share --cpu-rt-period --cpu-rt-runtime --cpu-idle --cpuset-cpus --cpuset-mems --memory --memory-reservation --memory-swap --pids-limit -r --resources --help'; ids=one ;;
+    update) words='--blkio-weight --cpu-period --cpu-quota --cpu-burst --cpu-share --cpu-rt-period --cpu-rt-runtime --cpu-idle --cpuset-cpus --cpuset-mems --memory --memory-reservation --memory-swap --pids-limit -r --resources --l3-cache-schema --mem-bw-schema --help'; ids=one ;;
     events) words='--interval --stats --help'; ids=one ;;
     stats) words='-f --format -w --watch --interval --help'; ids=all ;;
     gc) words='-n --dry-run --help' ;;
