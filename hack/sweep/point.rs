@@ -148,7 +148,9 @@ impl Sweeper<'_> {
         // `exec` passes on the status of a process that was killed; that needs no message.
         let child_killed = act == Act::KillTask && !killed;
         let passed_on = child_killed && self.verb.check == Check::Output && outcome.code > 128;
-        v.silent = v.failed && v.message.trim().is_empty() && !passed_on;
+        // The C library's start has no words: it ends by a signal before there is a program.
+        let before_main = v.hit.as_ref().is_some_and(|hit| hit.call == "arch_prctl");
+        v.silent = v.failed && v.message.trim().is_empty() && !passed_on && !before_main;
         let patience = if killed { 30 } else { 300 };
         v.after = match self.verb.check {
             // The container existed before and may well still be there.

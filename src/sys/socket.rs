@@ -68,9 +68,8 @@ pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<(usize, Vec<
         );
         let message = match received {
             Ok(message) => message,
-            Err(nix::errno::Errno::EINTR) => continue,
-            // The peer died with our message unread: its end, as far as we care.
-            Err(nix::errno::Errno::ECONNRESET) => return Ok((0, Vec::new())),
+            // The peer died with our message unread, which is told once and before its last words.
+            Err(nix::errno::Errno::EINTR | nix::errno::Errno::ECONNRESET) => continue,
             Err(errno) => return Err(failed("recvmsg", errno)),
         };
         let mut fds = Vec::new();
@@ -207,4 +206,24 @@ pub fn setdomainname(name: &str) -> Result<()> {
     // SAFETY: the bytes are as long as we say.
     let ret = unsafe { libc::setdomainname(name.as_ptr().cast(), name.len()) };
     done(ret.into(), "setdomainname", name)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    #[test]
+    fn last_words_of_a_peer_that_died_with_our_message_unread_are_heard() {
+        let (ours, theirs) = seqpacket_pair().unwrap();
+        send(ours.as_fd(), b"unread", &[]).unwrap();
+        send(theirs.as_fd(), b"last", &[]).unwrap();
+        drop(theirs);
+        let mut buffer = [0; 16];
+        assert_eq!(receive(ours.as_fd(), &mut buffer).unwrap().0, 4);
+        assert_eq!(buffer.get(..4), Some(&b"last"[..]));
+        assert_eq!(receive(ours.as_fd(), &mut buffer).unwrap().0, 0);
+    }
 }
