@@ -6,10 +6,11 @@
 //! `error` (the FIFOs between init and `start`).
 
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use serde_json::{Value, json};
+use serde::{Serialize, Serializer};
+use serde_json::Value;
 
 use crate::cgroup::Record;
 use crate::error::{Code, Error, Result};
@@ -53,12 +54,44 @@ pub struct RdtRecord {
     pub monitor: Option<PathBuf>,
 }
 
-impl RdtRecord {
-    fn to_json(&self) -> Value {
-        let monitor = self.monitor.as_ref().map(|path| path.to_string_lossy());
-        json!([self.group.to_string_lossy(), self.made, self.named, monitor])
-    }
+// These are short lists in the record: its size is charged to every create.
 
+impl Serialize for Pid {
+    fn serialize<S: Serializer>(&self, to: S) -> std::result::Result<S::Ok, S::Error> {
+        (self.pid, self.start).serialize(to)
+    }
+}
+
+impl Serialize for MovedDevice {
+    fn serialize<S: Serializer>(&self, to: S) -> std::result::Result<S::Ok, S::Error> {
+        (&self.host, self.host_index, self.up, self.index).serialize(to)
+    }
+}
+
+impl Serialize for RdtRecord {
+    fn serialize<S: Serializer>(&self, to: S) -> std::result::Result<S::Ok, S::Error> {
+        let monitor = self.monitor.as_ref().map(|path| path.to_string_lossy());
+        (self.group.to_string_lossy(), self.made, self.named, monitor).serialize(to)
+    }
+}
+
+/// A path that is no UTF-8 is kept for the eye only.
+fn lossy<S: Serializer>(path: &Path, to: S) -> std::result::Result<S::Ok, S::Error> {
+    path.to_string_lossy().serialize(to)
+}
+
+fn lossy_option<S: Serializer>(
+    path: &Option<PathBuf>,
+    to: S,
+) -> std::result::Result<S::Ok, S::Error> {
+    path.as_ref().map(|path| path.to_string_lossy()).serialize(to)
+}
+
+fn cgroup<S: Serializer>(record: &Record, to: S) -> std::result::Result<S::Ok, S::Error> {
+    record.to_json().serialize(to)
+}
+
+impl RdtRecord {
     fn from_json(value: &Value) -> Option<Self> {
         Some(Self {
             group: value.get(0)?.as_str()?.into(),
@@ -69,16 +102,19 @@ impl RdtRecord {
     }
 }
 
-/// The record.
-#[derive(Debug, Clone)]
+/// The record, as it is written.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct State {
     /// The container's id.
     pub id: String,
     /// As config.json says.
     pub oci_version: String,
     /// Absolute path of the bundle.
+    #[serde(serialize_with = "lossy")]
     pub bundle: PathBuf,
     /// Absolute path of the root filesystem.
+    #[serde(serialize_with = "lossy")]
     pub rootfs: PathBuf,
     /// The boot in which the pids below mean something.
     pub boot: String,
@@ -89,6 +125,7 @@ pub struct State {
     /// When it was created, RFC 3339; empty until then.
     pub created: String,
     /// Its cgroups.
+    #[serde(serialize_with = "cgroup")]
     pub cgroup: Record,
     /// Flags of the seccomp filter in `seccomp.bpf`, if there is one.
     pub seccomp_flags: Option<u32>,
@@ -114,46 +151,16 @@ pub struct State {
     pub net_devices: Vec<MovedDevice>,
     /// The joined network namespace that they are in. A new one dies with init, and its devices with it or
     /// (real ones) back to the host.
+    #[serde(serialize_with = "lossy_option")]
     pub network: Option<PathBuf>,
     /// A pid file that create has to take away when it fails.
+    #[serde(serialize_with = "lossy_option")]
     pub pid_file: Option<PathBuf>,
     /// The creator's user name, for `list`.
     pub owner: String,
 }
 
 impl State {
-    /// The record as JSON.
-    #[must_use]
-    pub fn to_json(&self) -> Value {
-        let pid = |pid: &Option<Pid>| pid.map(|pid| json!([pid.pid, pid.start]));
-        let devices = self.net_devices.iter().map(|d| json!([d.host, d.host_index, d.up, d.index]));
-        json!({
-            "id": self.id,
-            "ociVersion": self.oci_version,
-            "bundle": self.bundle.to_string_lossy(),
-            "rootfs": self.rootfs.to_string_lossy(),
-            "boot": self.boot,
-            "creator": pid(&self.creator),
-            "init": pid(&self.init),
-            "created": self.created,
-            "cgroup": self.cgroup.to_json(),
-            "seccompFlags": self.seccomp_flags,
-            "ownPidNamespace": self.own_pid_namespace,
-            "newNamespaces": self.new_namespaces,
-            "keyring": self.keyring,
-            "personality": self.personality,
-            "execContained": self.exec_contained,
-            "chroot": self.chroot,
-            "keepGroups": self.keep_groups,
-            "memoryPolicy": self.memory_policy,
-            "rdt": self.rdt.as_ref().map(RdtRecord::to_json),
-            "netDevices": devices.collect::<Vec<_>>(),
-            "network": self.network.as_ref().map(|path| path.to_string_lossy()),
-            "pidFile": self.pid_file.as_ref().map(|path| path.to_string_lossy()),
-            "owner": self.owner,
-        })
-    }
-
     /// Reads a record back; `None` where it is not one.
     #[must_use]
     pub fn from_json(value: &Value) -> Option<Self> {
@@ -208,7 +215,9 @@ impl State {
 
     /// Replaces the record in one step: a reader sees the old or the new one, never half of one.
     pub fn save(&self, dir: BorrowedFd<'_>) -> Result<()> {
-        write_file(dir, c".state.json", self.to_json().to_string().as_bytes())?;
+        let bytes = serde_json::to_vec(self)
+            .map_err(|error| Error::text(Code::E_INTERNAL, format!("state.json: {error}")))?;
+        write_file(dir, c".state.json", &bytes)?;
         sys::fs::renameat(dir, c".state.json", c"state.json")?;
         Ok(())
     }
