@@ -84,6 +84,32 @@ impl Rootless {
         call.args(args).run().ok().stdout
     }
 
+    /// A second container, `two`, which runs in these namespaces of a first one.
+    #[track_caller]
+    fn another_in(&self, pod: Process, kinds: &[&str]) -> Process {
+        let path = self.bundle.dir().join("bundle-two");
+        fs::create_dir(&path).unwrap();
+        let mut config = self.bundle.config();
+        config.set("/root/path", self.bundle.rootfs().to_str().unwrap()).remove("/hostname");
+        let file = |kind: &str| if kind == "network" { "net" } else { kind }.to_string();
+        for namespace in config["linux"]["namespaces"].as_array_mut().unwrap() {
+            let kind = namespace["type"].as_str().unwrap().to_string();
+            if kinds.contains(&kind.as_str()) {
+                namespace["path"] = json!(format!("/proc/{}/ns/{}", pod.0, file(&kind)));
+            }
+        }
+        fs::write(path.join("config.json"), config.0.to_string()).unwrap();
+        self.call(&["create", "--bundle", path.to_str().unwrap(), "two"]).run().ok();
+        self.call(&["start", "two"]).run().ok();
+        let state = self.call(&["state", "two"]).run().ok().json();
+        let two = Process(state["pid"].as_i64().unwrap() as i32);
+        reaper::expect(two.0);
+        for kind in kinds {
+            assert_eq!(two.ns(&file(kind)), pod.ns(&file(kind)), "{kind}");
+        }
+        two
+    }
+
     /// Everything up to its end, and nothing is left.
     #[track_caller]
     fn ends(&self) {
@@ -343,6 +369,38 @@ fn rootless_user_namespace_in_a_user_namespace() {
     });
 }
 
+/// A pod of podman without rights: root of a user namespace, whose other namespaces are still those of the
+/// host. It has rights over a container's namespaces, and none over its own, to come back to.
+#[test]
+fn rootless_root_of_a_user_namespace_joins_and_execs() {
+    require!(root, program("setpriv"), program("nsenter"));
+    let mut user = Rootless::new(without_user_namespace);
+    let holder = [&user.through[..], &words("unshare --user --map-root-user --mount sleep 600")];
+    let holder = holder.concat();
+    let mut holder = std::process::Command::new(&holder[0]).args(&holder[1..]).spawn().unwrap();
+    let pid = holder.id();
+    let host_user = fs::read_link("/proc/self/ns/user").unwrap();
+    eventually("its user namespace is there", || {
+        let mapped = !fs::read_to_string(format!("/proc/{pid}/uid_map")).ok()?.is_empty();
+        let sleeps = fs::read_to_string(format!("/proc/{pid}/comm")).ok()? == "sleep\n";
+        let link = fs::read_link(format!("/proc/{pid}/ns/user")).ok()?;
+        (mapped && sleeps && link != host_user).then_some(())
+    });
+    let enter = format!("nsenter --target {pid} --user --mount --preserve-credentials");
+    user.through.extend(words(&enter));
+    user.create().run().ok();
+    user.call(&["start", "web"]).run().ok();
+    let pod = user.init();
+    assert_eq!(user.exec(&[], &["sh", "-c", "echo $PPID"]).trim(), "0");
+    user.another_in(pod, &["network", "ipc", "uts", "pid"]);
+    user.call(&["exec", "two", "true"]).run().ok();
+    user.call(&["delete", "--force", "two"]).run().ok();
+    user.call(&["delete", "--force", "web"]).run().ok();
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    user.bundle.assert_clean();
+}
+
 /// A pod: the second container joins the first one's namespaces, user namespace included.
 #[test]
 fn rootless_joined_user_namespace() {
@@ -351,26 +409,7 @@ fn rootless_joined_user_namespace() {
     user.create().run().ok();
     user.call(&["start", "web"]).run().ok();
     let pod = user.init();
-    let path = user.bundle.dir().join("bundle-two");
-    fs::create_dir(&path).unwrap();
-    let mut config = user.bundle.config();
-    config.set("/root/path", user.bundle.rootfs().to_str().unwrap()).remove("/hostname");
-    for namespace in config["linux"]["namespaces"].as_array_mut().unwrap() {
-        let kind = namespace["type"].as_str().unwrap().to_string();
-        if ["user", "network", "ipc", "uts", "pid"].contains(&kind.as_str()) {
-            let file = if kind == "network" { "net" } else { &kind };
-            namespace["path"] = json!(format!("/proc/{}/ns/{file}", pod.0));
-        }
-    }
-    fs::write(path.join("config.json"), config.0.to_string()).unwrap();
-    user.call(&["create", "--bundle", path.to_str().unwrap(), "two"]).run().ok();
-    user.call(&["start", "two"]).run().ok();
-    let state = user.call(&["state", "two"]).run().ok().json();
-    let two = Process(state["pid"].as_i64().unwrap() as i32);
-    reaper::expect(two.0);
-    for kind in ["user", "net", "ipc", "uts", "pid"] {
-        assert_eq!(two.ns(kind), pod.ns(kind), "{kind}");
-    }
+    let two = user.another_in(pod, &["user", "network", "ipc", "uts", "pid"]);
     assert_ne!(two.ns("mnt"), pod.ns("mnt"));
     let output = user.call(&["exec", "two", "cat", "/proc/1/cmdline"]).run().ok();
     assert_eq!(output.stdout, "sleep\u{0}1000\u{0}");

@@ -13,8 +13,10 @@ use crate::sys;
 /// What the first of two children enters, before it clones the second one there.
 #[derive(Debug)]
 pub struct Through<'a> {
+    /// What to enter first: a parent with rights over it could not come back from there.
+    pub lent: Vec<(i32, BorrowedFd<'a>)>,
     /// The user namespace: its file, or the pidfd of a process in it.
-    pub user: BorrowedFd<'a>,
+    pub user: Option<BorrowedFd<'a>>,
     /// What to enter once the rights over it are there. A parent with rights of its own has lent them.
     pub rest: Vec<(i32, BorrowedFd<'a>)>,
     /// What the second child gets of its own: `CLONE_NEW*`.
@@ -22,7 +24,7 @@ pub struct Through<'a> {
 }
 
 /// The first child, where a user namespace is joined: pid namespaces are made, and may be entered, only
-/// from inside of it. Its clone is a child of the runtime, too, and is told to it by its pidfd.
+/// from inside of it; or where the parent must not leave its own namespaces. Its clone is a child of the runtime, too, and is told to it by its pidfd.
 pub fn go_through(mut child: Child<'_>, through: &Through<'_>) -> ! {
     match through_to_the_second(&child, through) {
         Ok(None) => super::run(child),
@@ -35,9 +37,14 @@ fn through_to_the_second(child: &Child<'_>, through: &Through<'_>) -> Result<Opt
     // Others may live in there, and trace what is dumpable.
     sys::process::set_dumpable(false)?;
     sys::process::set_pdeathsig(libc::SIGKILL)?;
-    sys::process::setns(through.user, libc::CLONE_NEWUSER)
-        .map_err(|error| error.about(Kind::User.name()))?;
-    rearm()?;
+    for (kind, file) in &through.lent {
+        sys::process::setns(*file, *kind)?;
+    }
+    if let Some(user) = through.user {
+        sys::process::setns(user, libc::CLONE_NEWUSER)
+            .map_err(|error| error.about(Kind::User.name()))?;
+        rearm()?;
+    }
     for (kind, file) in &through.rest {
         sys::process::setns(*file, *kind)?;
     }

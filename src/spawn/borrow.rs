@@ -20,15 +20,40 @@ pub fn is_lendable(kind: Kind) -> bool {
     matches!(kind, Kind::Pid | Kind::Network | Kind::Uts | Kind::Ipc)
 }
 
+/// Whether the parent can come back from namespaces of these kinds. In a user namespace its own may
+/// belong to one further out, over which it has no rights (podman without rights has a user and a mount
+/// namespace, and no others).
+///
+/// # Errors
+/// When /proc is not as it should be.
+pub fn returns(user_namespace: bool, kinds: impl IntoIterator<Item = Kind>) -> Result<bool> {
+    if !user_namespace {
+        return Ok(true);
+    }
+    for kind in kinds {
+        let home = open_home(kind)?;
+        match sys::process::namespace_owner(home.as_fd()) {
+            // It is out of our sight.
+            Err(error) if error.errno == libc::EPERM => return Ok(false),
+            result => drop(result?),
+        }
+    }
+    Ok(true)
+}
+
+/// For pids, what counts is where children go, and where they went before.
+fn open_home(kind: Kind) -> Result<OwnedFd> {
+    let file = if kind == Kind::Pid { "pid_for_children" } else { kind.file() };
+    let path = sys::cstr("open", format!("/proc/self/ns/{file}"))?;
+    Ok(sys::fs::open(&path, libc::O_RDONLY)?)
+}
+
 impl Borrow {
-    /// Enters the namespaces, in order.
+    /// Enters the namespaces, in order. The caller has made sure of the way back ([`returns`]).
     pub fn enter(namespaces: &[(Kind, BorrowedFd<'_>)]) -> Result<Self> {
         let mut borrow = Self { home: Vec::with_capacity(namespaces.len()) };
         for (kind, fd) in namespaces {
-            // For pids, what counts is where children go, and where they went before.
-            let file = if *kind == Kind::Pid { "pid_for_children" } else { kind.file() };
-            let path = sys::cstr("open", format!("/proc/self/ns/{file}"))?;
-            let home = sys::fs::open(&path, libc::O_RDONLY)?;
+            let home = open_home(*kind)?;
             sys::process::setns(*fd, kind.flag())
                 .map_err(|error| Error::from(error.about(kind.name())))?;
             borrow.home.push((*kind, home));

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::borrow::Borrow;
+use super::borrow::{self, Borrow};
 use super::contain::{self, Contained};
 use super::listener::Agent;
 use super::protocol::{self, Message};
@@ -118,7 +118,8 @@ fn enter(
     let mask = foreign_namespaces(pid, container.state.new_namespaces)?;
     let user = mask & libc::CLONE_NEWUSER != 0;
     let through = through(init, mask)?;
-    let entered = libc::CLONE_NEWPID | if through.is_some() { libc::CLONE_NEWUSER } else { 0 };
+    let in_user = through.as_ref().is_some_and(|through| through.user.is_some());
+    let entered = libc::CLONE_NEWPID | if in_user { libc::CLONE_NEWUSER } else { 0 };
     let root = if container.state.chroot { Some(root_of(pid)?) } else { None };
     let agent = agent(container, plan)?;
     let (socket, theirs) = sys::socket::seqpacket_pair()?;
@@ -244,15 +245,20 @@ struct Target<'a> {
 }
 
 /// Without rights of our own over the container's pid namespace a first child gets them, as who has
-/// made its user namespace.
+/// made its user namespace; with rights, but no way back from there, it goes in our place.
 fn through(init: BorrowedFd<'_>, mask: i32) -> Result<Option<Through<'_>>> {
     let lends = sys::cred::capget()?.effective & CAP_SYS_ADMIN != 0;
-    if lends || mask & libc::CLONE_NEWUSER == 0 {
-        return Ok(None);
-    }
     let pid = mask & libc::CLONE_NEWPID;
     let rest = if pid == 0 { Vec::new() } else { vec![(pid, init)] };
-    Ok(Some(Through { user: init, rest, flags: 0 }))
+    if lends {
+        let pid = (pid != 0).then_some(Kind::Pid);
+        let returns = borrow::returns(crate::host::in_user_namespace()?, pid)?;
+        let through = Through { lent: rest, user: None, rest: Vec::new(), flags: 0 };
+        return Ok((!returns).then_some(through));
+    }
+    let user = (mask & libc::CLONE_NEWUSER != 0).then_some(init);
+    let through = Through { lent: Vec::new(), user, rest, flags: 0 };
+    Ok(user.is_some().then_some(through))
 }
 
 /// What the child may not do to itself.

@@ -34,7 +34,7 @@ use crate::cgroup::Group;
 
 use crate::container::{self, Status};
 use crate::error::{Code, Error, Result};
-use crate::host::{CAP_SYS_ADMIN, Host};
+use crate::host::Host;
 use crate::init::{self, Child, Work};
 use crate::plan::Plan;
 use crate::plan::namespaces::Kind;
@@ -247,8 +247,7 @@ impl<'a> Making<'a> {
             extra_env: request.extra_env.clone(),
             work: Work::default(),
         };
-        let lends = host.capabilities & CAP_SYS_ADMIN != 0;
-        let socket = self.clone_init(plan, (&prepared, lends), &group, child, socket)?;
+        let socket = self.clone_init(plan, (&prepared, host), &group, child, socket)?;
         self.place(plan, host, (&prepared, &mut group))?;
         protocol::send(socket.as_fd(), &Message::Go)?;
         let wanted = Wanted { plan, prepared: &prepared, cgroup_mounts: &mounts, state: &staging };
@@ -289,12 +288,12 @@ impl<'a> Making<'a> {
     fn clone_init(
         &mut self,
         plan: &Plan,
-        (prepared, lends): (&Prepared, bool),
+        (prepared, host): (&Prepared, &Host),
         group: &Group,
         mut child: Child<'_>,
         socket: OwnedFd,
     ) -> Result<OwnedFd> {
-        let (joined, through) = place::joined(plan, prepared, lends);
+        let (joined, through) = place::joined(plan, prepared, host)?;
         if joined.iter().any(|(kind, _)| *kind == Kind::Pid) {
             // Others in that pid namespace see the child from its first moment.
             sys::process::set_dumpable(false)?;

@@ -5,7 +5,7 @@ use std::ffi::CStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
-use super::borrow::Borrow;
+use super::borrow::{self, Borrow};
 use crate::error::{Code, Error, Result};
 use crate::plan::namespaces::Kind;
 use crate::plan::netdevs::NetDevice;
@@ -39,6 +39,9 @@ impl Networks {
     fn at(path: &CStr) -> Result<Self> {
         let inside_namespace = sys::fs::open(path, libc::O_RDONLY)?;
         let host = netlink::socket()?;
+        if !borrow::returns(crate::host::in_user_namespace()?, [Kind::Network])? {
+            return Err(sys::Error::new("setns", "network", libc::EPERM).into());
+        }
         let borrow = Borrow::enter(&[(Kind::Network, inside_namespace.as_fd())])?;
         let inside = netlink::socket()?;
         drop(borrow);

@@ -9,6 +9,7 @@ use super::prepare::Prepared;
 use super::protocol::{self, Message};
 use crate::cgroup::Group;
 use crate::error::{Code, Error, Result};
+use crate::host::{CAP_SYS_ADMIN, Host};
 use crate::init::user::Through;
 use crate::plan::Plan;
 use crate::plan::ids::IdMappings;
@@ -76,27 +77,30 @@ fn second_of(first: &sys::process::Child, socket: &OwnedFd) -> Result<sys::proce
     }
 }
 
+/// Namespaces to borrow, and what a first child has to go through.
+type Joined<'a> = (Vec<(Kind, BorrowedFd<'a>)>, Option<Through<'a>>);
+
 /// The namespaces to borrow for the clone, and what a first child has to go through where a user
-/// namespace is joined. Without rights of our own nothing can be borrowed: that child has them, inside.
-pub fn joined<'a>(
-    plan: &Plan,
-    prepared: &'a Prepared,
-    lends: bool,
-) -> (Vec<(Kind, BorrowedFd<'a>)>, Option<Through<'a>>) {
+/// namespace is joined, or where the parent could not come back. Without rights of our own nothing can
+/// be borrowed: the first child has them, inside of the user namespace.
+pub fn joined<'a>(plan: &Plan, prepared: &'a Prepared, host: &Host) -> Result<Joined<'a>> {
     let named = || {
         let files = prepared.namespaces.iter().map(AsFd::as_fd);
         plan.namespaces.joined.iter().map(|joined| joined.kind).zip(files)
     };
-    let lent = || named().filter(|(kind, _)| borrow::is_lendable(*kind));
-    let Some((_, user)) = named().find(|(kind, _)| *kind == Kind::User) else {
-        return (lent().collect(), None);
-    };
+    let user = named().find(|(kind, _)| *kind == Kind::User).map(|(_, file)| file);
+    let lent: Vec<_> = named().filter(|(kind, _)| borrow::is_lendable(*kind)).collect();
+    let has_rights = host.capabilities & CAP_SYS_ADMIN != 0;
+    let returns = borrow::returns(host.user_namespace, lent.iter().map(|(kind, _)| *kind))?;
     let flags = plan.namespaces.cloned();
-    if lends {
-        return (lent().collect(), Some(Through { user, rest: Vec::new(), flags }));
-    }
-    let rest = lent().map(|(kind, file)| (kind.flag(), file)).collect();
-    (Vec::new(), Some(Through { user, rest, flags }))
+    let by_flag = || lent.iter().map(|(kind, file)| (kind.flag(), *file)).collect();
+    let through = |lent, rest| Some(Through { lent, user, rest, flags });
+    Ok(match (user, has_rights) {
+        (_, true) if !returns => (Vec::new(), through(by_flag(), Vec::new())),
+        (None, _) => (lent, None),
+        (Some(_), true) => (lent, through(Vec::new(), Vec::new())),
+        (Some(_), false) => (Vec::new(), through(Vec::new(), by_flag())),
+    })
 }
 
 /// clone3, on v2 straight into the cgroup. `None` is the child.

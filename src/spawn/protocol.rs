@@ -5,7 +5,7 @@
 //! | from | message | when | payload | next |
 //! |---|---|---|---|---|
 //! | parent | `Go` | always, when limits and the record are in place | – | child works through its steps |
-//! | first child | `Init` | where a user namespace is joined | the second child's pidfd | parent goes on with that one |
+//! | first child | `Init` | where a user namespace is joined, or the parent cannot lend | the second child's pidfd | parent goes on with that one |
 //! | child | `AtSources` | with a user namespace, if the parent may clone mounts | its mount namespace | – |
 //! | parent | `Source` | then, for each source of a mount | a clone | child goes on after the last |
 //! | child | `Console` | with a terminal | the pty's master | – |
