@@ -119,6 +119,26 @@ fn exec_cpu_affinity_initial_is_inherited_and_the_runtime_returns() {
     exec.wait().exits(128 + 9);
 }
 
+/// A systemd unit's `CPUAffinity`, for one, is of the engine and not of its containers (runc 1.3.1, crun 1.9.2).
+#[test]
+fn cpus_of_the_caller_are_not_those_of_the_container() {
+    require!(root, program("taskset"), path(CPU_1));
+    let bundle = Bundle::new();
+    let list = |process: &Process| process.status("Cpus_allowed_list");
+    let free = bundle.container("free");
+    free.up();
+    let all = list(&free.init());
+    assert_ne!(all, "0");
+    free.delete_force().ok();
+    let web = bundle.container("web");
+    web.call("create", &[]).through(&["taskset", "-c", "0"]).run().ok();
+    web.start().ok();
+    assert_eq!(list(&web.init()), all);
+    let exec = web.call("exec", &[]).args(&["grep", "Cpus_allowed_list", "/proc/self/status"]);
+    let found = exec.through(&["taskset", "-c", "0"]).run().ok().stdout;
+    assert_eq!(found.split_whitespace().last(), Some(all.as_str()));
+}
+
 #[test]
 fn exec_cpu_affinity_that_is_no_list_is_refused_with_its_pointer() {
     require!(root);

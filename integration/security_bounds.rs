@@ -8,7 +8,7 @@ use std::io::{PipeReader, Read};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::{Bundle, Config, Container, Process, Running, eventually, host, reaper};
 
@@ -98,6 +98,30 @@ fn t9_argument_longer_than_the_kernel_takes_fails_start() {
 /// T11, CVE-2023-25809: without a cgroup namespace, too, the container sees its own cgroup and cannot
 /// write to it, let alone to its parent's.
 /// Notices: a bind of the host's tree in place of the container's own part.
+/// A clone of a cgroup's directory can be attached once only.
+#[test]
+fn two_cgroup_mounts_without_a_cgroup_namespace_show_the_same() {
+    require!(root);
+    let bundle = Bundle::with(|config| {
+        config["linux"]["namespaces"].as_array_mut().unwrap().retain(|ns| ns["type"] != "cgroup");
+        config["mounts"].as_array_mut().unwrap().retain(|m| m["destination"] != "/sys/fs/cgroup");
+        let mount = |at: &str, options: Value| json!({ "destination": at, "type": "cgroup", "source": "cgroup", "options": options });
+        config.push("/mounts", mount("/sys/fs/cgroup", json!(["ro"])));
+        config.push("/mounts", mount("/mnt/again", json!([])))
+    });
+    let web = bundle.container("web");
+    web.up();
+    let mounts: Vec<_> = web.init().mounts().into_iter().collect();
+    let below = |at: &str| {
+        let of = mounts.iter().filter(|mount| mount.fstype.starts_with("cgroup"));
+        let of = of.filter_map(|mount| Some((mount.target.strip_prefix(at)?, &mount.root)));
+        of.map(|(name, root)| format!("{name} {root}")).collect::<Vec<_>>()
+    };
+    assert!(!below("/sys/fs/cgroup").is_empty());
+    assert_eq!(below("/sys/fs/cgroup"), below("/mnt/again"));
+    assert!(below("/mnt/again").iter().all(|line| line.ends_with(&bundle.name())));
+}
+
 #[test]
 fn t11_cgroup_mount_without_a_cgroup_namespace_shows_only_the_own_cgroup() {
     require!(root);

@@ -135,14 +135,17 @@ pub struct ContainerMount {
     pub late: bool,
 }
 
-/// What a cgroup mount of this container consists of; nothing when it has none.
+/// What the cgroup mounts of this container consist of, one after the other.
 pub fn cgroup_mounts(record: &crate::cgroup::Record, plan: &Plan) -> Result<Vec<ContainerMount>> {
     if !plan.mounts.iter().any(|mount| mount.source == Source::Cgroup) {
         return Ok(Vec::new());
     }
     let late = shows_cgroup_trees(plan) && plan.cgroup.unit.is_some() && !plan.locks_mounts();
     let mount = |mount| ContainerMount { mount, tree: OnceCell::new(), late };
-    let mounts: Vec<_> = crate::cgroup::mounts(record).into_iter().map(mount).collect();
+    // A clone can be attached once.
+    let times = plan.mounts.iter().filter(|mount| mount.source == Source::Cgroup).count();
+    let mounts: Vec<_> =
+        (0..times).flat_map(|_| crate::cgroup::mounts(record)).map(mount).collect();
     if plan.parent_opens && !plan.locks_mounts() {
         open_cgroup_trees(&mounts, plan)?;
     }
@@ -340,10 +343,14 @@ impl<'a> Child<'a> {
         self.process.ok_or_else(|| Error::text(Code::E_INTERNAL, "no process"))
     }
 
-    /// The CPUs of exec's process, now that it is in the container's cgroups.
+    /// The CPUs of the process, now that it is in the container's cgroups: those asked for by exec, or
+    /// all that its cpuset has. Since Linux 6.2 a mask that the caller happens to have (of a systemd
+    /// unit's `CPUAffinity`) would stay whatever the cpuset becomes.
     fn affinity(&self) -> Result<()> {
-        let mask = self.process()?.exec_affinity.last.as_deref().unwrap_or_default();
-        Ok(sys::sched::sched_setaffinity(0, mask)?)
+        let asked = self.process.and_then(|process| process.exec_affinity.last.as_deref());
+        let mask = if self.join.is_some() { asked } else { None };
+        // More CPUs than a kernel can have (8192): it takes those that there are.
+        Ok(sys::sched::sched_setaffinity(0, mask.unwrap_or(&[u64::MAX; 128]))?)
     }
 
     /// Enters all of a container's namespaces at once: those of exactly the process that was opened.

@@ -31,7 +31,7 @@ pub fn mount(child: &Child<'_>, index: usize) -> Result<()> {
             let map = create.prepared.id_maps.get(index).and_then(Option::as_ref);
             filesystem(create, root, (mount, map), fstype, source)
         }
-        Source::Cgroup => cgroup(create, &child.work.cgroup_trees, root, mount),
+        Source::Cgroup => cgroup(create, &child.work.cgroup_trees, root, (mount, index)),
         Source::Remount => remount(root, mount),
     }
 }
@@ -313,13 +313,14 @@ fn cgroup(
     create: &Create<'_>,
     late: &[OwnedFd],
     root: BorrowedFd<'_>,
-    mount: &Mount,
+    (mount, index): (&Mount, usize),
 ) -> Result<()> {
     let target = resolve::directory(root, &mount.destination)?;
     check_target(mount, &target)?;
     let target = target.fd;
-    let mut late = late.iter();
-    if let [single] = create.cgroup_mounts {
+    let (hierarchies, skipped) = own_part(create, index);
+    let mut late = late.iter().skip(skipped);
+    if let [single] = hierarchies {
         if single.mount.name.is_empty() {
             let made = cgroup_hierarchy(single, late.next())?;
             set_attributes(made.as_fd(), &mount.options)?;
@@ -334,7 +335,7 @@ fn cgroup(
     sys::mount::fsconfig_create(top.as_fd())?;
     let top = sys::mount::fsmount(top.as_fd(), 0)?;
     // All that is to be in it is made while nobody else can see it; it is attached as it stays.
-    for hierarchy in create.cgroup_mounts {
+    for hierarchy in hierarchies {
         let name = sys::cstr("mkdir", &hierarchy.mount.name)?;
         sys::fs::mkdirat(top.as_fd(), &name, 0o755)?;
         for link in &hierarchy.mount.links {
@@ -344,7 +345,7 @@ fn cgroup(
     }
     set_attributes(top.as_fd(), &mount.options)?;
     attach(top.as_fd(), target.as_fd(), mount)?;
-    for hierarchy in create.cgroup_mounts {
+    for hierarchy in hierarchies {
         let name = sys::cstr("open", &hierarchy.mount.name)?;
         let made = cgroup_hierarchy(hierarchy, late.next())?;
         set_attributes(made.as_fd(), &mount.options)?;
@@ -353,6 +354,16 @@ fn cgroup(
         leave_open([made, inner]);
     }
     Ok(())
+}
+
+/// The hierarchies of one of the cgroup mounts, and how many are those of others before it.
+fn own_part<'a>(create: &Create<'a>, index: usize) -> (&'a [super::ContainerMount], usize) {
+    let cgroups = |mount: &&Mount| mount.source == Source::Cgroup;
+    let all = create.plan.mounts.iter().filter(cgroups).count().max(1);
+    let before = create.plan.mounts.iter().take(index).filter(cgroups).count();
+    let each = create.cgroup_mounts.len() / all;
+    let skipped = before * each;
+    (create.cgroup_mounts.get(skipped..skipped + each).unwrap_or_default(), skipped)
 }
 
 /// With a cgroup namespace a mount of the hierarchy shows its own part only; without, the container's

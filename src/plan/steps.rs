@@ -116,6 +116,7 @@ impl Do {
 pub fn create(plan: &Plan) -> Vec<Step> {
     let mut list = Vec::with_capacity(96);
     namespaces(plan, &mut list);
+    push(&mut list, "", Do::Affinity);
     rootfs(plan, &mut list);
     if let Some(process) = &plan.process {
         identity(process, &plan.seccomp, &mut list);
@@ -142,8 +143,11 @@ pub fn exec(
     keyring: bool,
 ) -> Vec<Step> {
     let mut list = Vec::with_capacity(24);
-    if process.exec_affinity.last.is_some() {
+    let affinity = &process.exec_affinity;
+    if affinity.last.is_some() {
         push(&mut list, "/process/execCPUAffinity/final", Do::Affinity);
+    } else if affinity.initial.is_none() {
+        push(&mut list, "", Do::Affinity);
     }
     // Nothing of the host may be open in the container's namespaces, not even for a moment.
     push(&mut list, "", Do::CloseDescriptors);

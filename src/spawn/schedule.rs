@@ -29,9 +29,9 @@ pub fn schedule(pid: i32, process: &Process) -> Result<()> {
             runtime: scheduler.runtime,
             deadline: scheduler.deadline,
             period: scheduler.period,
-            // The spec has the flags and no values for them.
-            util_min: 0,
-            util_max: 0,
+            // The spec has the flags and no values for them; 0 would clamp, this means the system's own.
+            util_min: u32::MAX,
+            util_max: u32::MAX,
         };
         sys::sched::sched_setattr(pid, &attr)
             .map_err(Error::at(Code::E_SCHEDULER, "/process/scheduler"))?;
