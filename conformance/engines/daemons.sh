@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced: onggi alone, and the daemons told to use it.
 # With PEER=runc or crun in the environment the same with that runtime, which makes a failure comparable.
 onggi=/usr/local/bin/onggi

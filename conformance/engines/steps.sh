@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the scripts of this folder: `step NAME <<'S' … S` runs a piece of bash (-e, -u, pipefail) with a
 # time limit and prints what came of it; a piece that calls `skip FACT` counts as skipped. `finish` prints the counts.
 # What a failed step did is printed line by line (bash -x). SMOKE=1: only the steps begun with `smoke`;
