@@ -14,7 +14,7 @@ use super::group::Group;
 use super::remove::Leaf;
 use super::walk;
 use crate::error::{Code, Error, NOT_RUNNING, Result};
-use crate::sys::{self, fs};
+use crate::sys::{self, fs, xattr};
 
 /// What such names begin with; then comes who made it.
 const PREFIX: &str = "onggi-exec-";
@@ -122,13 +122,13 @@ impl ExecLeaf {
     /// # Errors
     /// When the attribute cannot be written.
     pub fn set_first(&self, first: &str) -> Result<()> {
-        fs::fsetxattr(self.leaf.dir.as_fd(), FIRST, first.as_bytes())
+        xattr::set(self.leaf.dir.as_fd(), FIRST, first.as_bytes())
             .map_err(Error::at(Code::E_EXEC_CONTAIN, "a cgroup of its own"))
     }
 
     /// None for one whose runtime died before there was a process.
     fn first(&self) -> Option<String> {
-        let bytes = fs::fgetxattr(self.leaf.dir.as_fd(), FIRST).ok()?;
+        let bytes = xattr::get(self.leaf.dir.as_fd(), FIRST).ok()?;
         String::from_utf8(bytes).ok()
     }
 

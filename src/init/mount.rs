@@ -172,7 +172,9 @@ fn filesystem(
     if let ("mqueue", Some(label)) = (fstype, &create.plan.mount_label) {
         // Its superblock came with the ipc namespace and takes no context any more (EINVAL).
         let root = sys::fs::openat(made.as_fd(), c".", libc::O_RDONLY | libc::O_DIRECTORY, 0)?;
-        sys::fs::set_selinux_label(root.as_fd(), &sys::cstr("setxattr", label)?)?;
+        // The kernel wants its NUL, too.
+        let label = sys::cstr("fsetxattr", label)?;
+        sys::xattr::set(root.as_fd(), c"security.selinux", label.to_bytes_with_nul())?;
     }
     set_propagation(made.as_fd(), &mount.options)?;
     attach(made.as_fd(), target.as_fd(), mount)?;

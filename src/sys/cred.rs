@@ -190,14 +190,8 @@ pub fn join_session_keyring(name: &CStr) -> Result<()> {
 
 /// The length of a file's `security.capability` attribute, 0 for none.
 pub fn file_capabilities(fd: std::os::fd::BorrowedFd<'_>) -> Result<usize> {
-    use std::os::fd::AsRawFd;
-    // SAFETY: a size of 0 only asks for the length.
-    let ret = unsafe {
-        libc::fgetxattr(fd.as_raw_fd(), c"security.capability".as_ptr(), std::ptr::null_mut(), 0)
-    };
-    match check(ret as libc::c_long, "fgetxattr", "security.capability") {
-        Ok(len) => Ok(usize::try_from(len).unwrap_or(0)),
+    match super::xattr::length(fd, c"security.capability") {
         Err(Error { errno: libc::ENODATA | libc::EOPNOTSUPP, .. }) => Ok(0),
-        Err(error) => Err(error),
+        result => result,
     }
 }

@@ -205,22 +205,6 @@ pub fn lchownat(dir: BorrowedFd<'_>, path: &CStr, uid: u32, gid: u32) -> Result<
     done(ret.into(), "chown", show(path))
 }
 
-/// fsetxattr(2) of `security.selinux`: the label of a file. The kernel wants its NUL, too.
-pub fn set_selinux_label(fd: BorrowedFd<'_>, label: &CStr) -> Result<()> {
-    let bytes = label.to_bytes_with_nul();
-    // SAFETY: the name is a C string, and the value as long as we say.
-    let ret = unsafe {
-        libc::fsetxattr(
-            fd.as_raw_fd(),
-            c"security.selinux".as_ptr(),
-            bytes.as_ptr().cast(),
-            bytes.len(),
-            0,
-        )
-    };
-    done(ret.into(), "setxattr", format_args!("security.selinux={}", show(label)))
-}
-
 /// faccessat(2) with the effective ids.
 pub fn access(dir: BorrowedFd<'_>, path: &CStr, mode: i32) -> Result<()> {
     // SAFETY: `path` is a C string that outlives the call.
@@ -451,27 +435,6 @@ pub fn set_nonblocking(fd: impl AsFd, on: bool) -> Result<()> {
 pub fn pipe() -> Result<(OwnedFd, OwnedFd)> {
     nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)
         .map_err(|errno| Error::new("pipe2", "", errno as i32))
-}
-
-/// fsetxattr(2).
-pub fn fsetxattr(fd: BorrowedFd<'_>, name: &CStr, value: &[u8]) -> Result<()> {
-    // SAFETY: the name is a C string and the value as long as we say; both outlive the call.
-    let ret = unsafe {
-        libc::fsetxattr(fd.as_raw_fd(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0)
-    };
-    done(ret.into(), "fsetxattr", name.to_string_lossy())
-}
-
-/// fgetxattr(2) of at most 256 bytes.
-pub fn fgetxattr(fd: BorrowedFd<'_>, name: &CStr) -> Result<Vec<u8>> {
-    let mut value = vec![0u8; 256];
-    // SAFETY: the name is a C string and the buffer as long as we say.
-    let ret = unsafe {
-        libc::fgetxattr(fd.as_raw_fd(), name.as_ptr(), value.as_mut_ptr().cast(), value.len())
-    };
-    let length = check(ret as libc::c_long, "fgetxattr", name.to_string_lossy())?;
-    value.truncate(usize::try_from(length).unwrap_or(0));
-    Ok(value)
 }
 
 /// Waits until one of the descriptors has one of the wanted events; a negative time-out (in

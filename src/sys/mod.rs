@@ -19,6 +19,7 @@ pub mod process;
 pub mod sched;
 pub mod socket;
 pub mod tty;
+pub mod xattr;
 
 use std::ffi::CString;
 use std::fmt;
