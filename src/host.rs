@@ -1,6 +1,8 @@
 //! Facts about this machine and this process, gathered once; plain data, so that a test can plan for
 //! any machine.
 
+use std::sync::OnceLock;
+
 use crate::cgroup::Layout;
 use crate::error::Result;
 use crate::sys;
@@ -87,7 +89,12 @@ fn last_cap() -> Result<u32> {
 /// number (`USER_NS_INIT_INO` of linux/nsfs.h).
 pub fn in_user_namespace() -> Result<bool> {
     const USER_NS_INIT_INO: u64 = 0xefff_fffd;
-    Ok(sys::fs::statat(sys::fs::CWD, c"/proc/self/ns/user", 0)?.st_ino != USER_NS_INIT_INO)
+    static ANSWER: OnceLock<bool> = OnceLock::new();
+    if let Some(answer) = ANSWER.get() {
+        return Ok(*answer);
+    }
+    let own = sys::fs::statat(sys::fs::CWD, c"/proc/self/ns/user", 0)?.st_ino;
+    Ok(*ANSWER.get_or_init(|| own != USER_NS_INIT_INO))
 }
 
 /// Whether our mount namespace belongs to our user namespace, and not to one further out

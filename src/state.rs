@@ -145,6 +145,8 @@ pub struct State {
     pub memory_policy: Option<(u32, Vec<u64>)>,
     /// Its processes keep their caller's supplementary groups, for exec.
     pub keep_groups: bool,
+    /// It has poststart hooks, so that start need not read the configuration to know.
+    pub poststart: bool,
     /// Its resctrl group.
     pub rdt: Option<RdtRecord>,
     /// Network devices that go back if create does not succeed.
@@ -196,6 +198,7 @@ impl State {
             exec_contained: flag("execContained"),
             chroot: flag("chroot"),
             keep_groups: flag("keepGroups"),
+            poststart: flag("poststart"),
             memory_policy: value.get("memoryPolicy").and_then(|policy| {
                 let mode = u32::try_from(policy.get(0)?.as_u64()?).ok()?;
                 let nodes = policy.get(1)?.as_array()?.iter().filter_map(Value::as_u64);

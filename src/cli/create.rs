@@ -236,10 +236,10 @@ fn poststart(container: &Container, plan: Option<&Plan>) -> Result<()> {
     let list = match plan {
         Some(plan) => &plan.hooks.poststart,
         None => {
-            let config = container.config()?;
-            if !config.windows(9).any(|window| window == b"poststart") {
+            if !container.state.poststart {
                 return Ok(());
             }
+            let config = container.config()?;
             let (spec, _) = bundle::config(&config)?;
             planned = plan::hooks::plan(&spec, &mut crate::error::Findings::default());
             &planned.poststart

@@ -19,14 +19,23 @@ pub fn ready(child: &mut Child<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Waits for `start`. A loaded filter may forbid anything here but what execve needs and read(2).
+/// Waits for `start`. A loaded filter may forbid anything here but what execve needs and read(2); of
+/// madvise(2) it is known whether it does.
 pub fn wait(child: &mut Child<'_>) -> Result<()> {
     // From here on failures go to `start`, that of this read as well.
     child.work.started = true;
     // create's time is not that of its container.
     sys::deadline::clear();
-    let mut byte = [0u8; 1];
-    let count = sys::fs::read(child.create()?.gate.as_fd(), &mut byte)?;
+    let create = child.create()?;
+    let (gate, mut byte) = (create.gate.as_fd(), [0u8; 1]);
+    let count = if create.waits && child.may_madvise() {
+        // For nobody knows how long: it should cost next to nothing.
+        sys::heap::trim();
+        sys::memory::release_stack()?;
+        sys::memory::release_code_and_read(gate, &mut byte)?
+    } else {
+        sys::fs::read(gate, &mut byte)?
+    };
     if count == 0 {
         return Err(Error::text(Code::E_SYSTEM, "the gate was closed"));
     }

@@ -477,11 +477,16 @@ impl<'a> Child<'a> {
             first = fd + 1;
         }
         sys::exec::close_range(first, u32::MAX)?;
-        if self.create.as_ref().is_some_and(|create| create.waits) {
-            // The last chance: a filter may forbid madvise(2). What is needed once more is read again.
+        if self.create.as_ref().is_some_and(|create| create.waits) && !self.may_madvise() {
+            // The last chance. What is needed once more is read again.
             sys::heap::trim();
             sys::memory::release_code()?;
         }
         Ok(())
+    }
+
+    /// Whether memory can still be given back under the filter.
+    fn may_madvise(&self) -> bool {
+        self.seccomp.is_none_or(|program| program.allows_madvise)
     }
 }

@@ -33,5 +33,5 @@ pub fn from_bytes(bytes: &[u8], flags: u32) -> Option<Program> {
         })
         .collect::<Option<Vec<_>>>()?;
     let notify = flags & libc::SECCOMP_FILTER_FLAG_NEW_LISTENER as u32 != 0;
-    Some(Program { filter, flags, notify })
+    Some(Program { filter, flags, notify, allows_madvise: false })
 }

@@ -60,6 +60,9 @@ pub struct Program {
     pub flags: u32,
     /// Whether some call ends in USER_NOTIF, so that loading gives a listener.
     pub notify: bool,
+    /// The native madvise(2) is allowed whatever its arguments, so that memory can be given back under
+    /// the filter. Not known of a filter that was read back.
+    pub allows_madvise: bool,
 }
 
 impl std::fmt::Debug for Program {
@@ -100,5 +103,6 @@ pub fn compile(
     }
     let notify = codegen::returns(&filter, libc::SECCOMP_RET_USER_NOTIF);
     let flags = profile::filter_flags(policy.flags, notify, warnings);
-    Ok(Program { filter, flags, notify })
+    let allows_madvise = verdicts::allows(&sections, libc::SYS_madvise);
+    Ok(Program { filter, flags, notify, allows_madvise })
 }

@@ -60,6 +60,16 @@ pub(super) fn sections(policy: &Policy) -> Vec<Section> {
     sections
 }
 
+/// Whether a call of the native ABI is allowed without conditions.
+pub(super) fn allows(sections: &[Section], call: libc::c_long) -> bool {
+    let Some(native) = abi::native() else { return false };
+    let Ok(number) = u32::try_from(call) else { return false };
+    let section = sections.iter().find(|section| section.audit == native.audit);
+    let range =
+        section.and_then(|section| section.ranges.iter().rev().find(|range| range.start <= number));
+    range.is_some_and(|range| range.verdict == Verdict::Return(libc::SECCOMP_RET_ALLOW))
+}
+
 /// x86_64 and x32 share an `AUDIT_ARCH` value and are told apart by one bit.
 fn x86_64_and_x32(policy: &Policy, ranges: &mut Vec<Range>) {
     if policy.abis.contains(&&abi::X86_64) {

@@ -192,6 +192,7 @@ impl<'a> Making<'a> {
             chroot: plan.switch == crate::plan::Switch::Chroot,
             memory_policy: policy.map(|policy| (policy.mode, policy.nodes.clone())),
             keep_groups: plan.process.as_ref().is_some_and(|process| process.keep_groups),
+            poststart: !plan.hooks.poststart.is_empty(),
             rdt: None,
             net_devices: Vec::new(),
             network: plan.namespaces.path_of(Kind::Network).map(Path::to_owned),

@@ -326,3 +326,21 @@ fn lists_for_features_match_what_the_config_types_take() {
     let counts = (known_actions().len(), known_operators().len(), known_archs().len());
     assert_eq!((counts, known_flags().len()), ((9, 7, 23), 4));
 }
+
+/// Memory is given back under the filter only where that is allowed whatever the arguments.
+#[test]
+fn madvise_is_allowed_only_without_conditions() {
+    let allows = |default: &str, rule: &str| {
+        let profile = format!(r#"{{"defaultAction": "{default}", "syscalls": [{rule}]}}"#);
+        program(&parse(&profile)).allows_madvise
+    };
+    let rule = |action: &str| format!(r#"{{"names": ["madvise", "mkdir"], "action": "{action}"}}"#);
+    assert!(allows("SCMP_ACT_ALLOW", ""));
+    assert!(allows("SCMP_ACT_KILL", &rule("SCMP_ACT_ALLOW")));
+    assert!(!allows("SCMP_ACT_KILL", ""));
+    assert!(!allows("SCMP_ACT_ALLOW", &rule("SCMP_ACT_ERRNO")));
+    assert!(!allows("SCMP_ACT_KILL", &rule("SCMP_ACT_LOG")));
+    let some = r#"{"names": ["madvise"], "action": "SCMP_ACT_ALLOW",
+        "args": [{"index": 2, "value": 4, "op": "SCMP_CMP_EQ"}]}"#;
+    assert!(!allows("SCMP_ACT_KILL", some));
+}
