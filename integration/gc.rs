@@ -148,6 +148,8 @@ fn gc_removes_an_empty_state_directory_only_when_it_is_old() {
     fs::create_dir_all(&dir).unwrap();
     fs::write(dir.join("state.json"), "garbage").unwrap();
     assert_eq!(gc(&bundle, &[]), "web: left, its record cannot be read\n");
+    // Nor does delete --force.
+    fs::remove_dir_all(dir).unwrap();
 }
 
 /// Somebody has made a cgroup of the same name since, and lives there.

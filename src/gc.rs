@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
 use crate::container::{self, Container};
-use crate::error::{Error, Finding, Result};
+use crate::error::{Code, Error, Finding, Result};
 use crate::state::{self, State};
 use crate::{cgroup, delete, sys};
 
@@ -50,8 +50,16 @@ fn one(
     // Who holds the lock is at work on it.
     let held = sys::fs::duplicate(dir.as_fd())?;
     let Some(_lock) = container::try_lock(held.as_fd())? else { return Ok(()) };
-    let Some(state) = State::load(dir.as_fd())? else {
-        return unrecorded(root, id, dir.as_fd(), remove, report);
+    let state = match State::load(dir.as_fd()) {
+        // Whose it is and what belongs to it nobody knows.
+        Err(error) if error.code() == Code::E_STATE_DAMAGED => {
+            report.lines.push(format!("{id}: left, its record cannot be read"));
+            return Ok(());
+        }
+        result => match result? {
+            Some(state) => state,
+            None => return unrecorded(root, id, dir.as_fd(), remove, report),
+        },
     };
     let container = Container { dir, state };
     let Some(why) = garbage(&container.state)? else { return Ok(()) };
