@@ -250,7 +250,7 @@ impl<'a> Making<'a> {
         };
         let socket = self.clone_init(plan, (&prepared, host), &group, child, socket)?;
         self.place(plan, host, (&prepared, &mut group))?;
-        protocol::send(socket.as_fd(), &Message::Go)?;
+        protocol::tell(socket.as_fd(), &Message::Go)?;
         let wanted = Wanted { plan, prepared: &prepared, cgroup_mounts: &mounts, state: &staging };
         self.attend(wanted, &socket, &oci_state)?;
         let created = self.commit(plan, request)?;
@@ -394,7 +394,7 @@ impl<'a> Making<'a> {
                     self.hooked = plan.hooks.has_runtime();
                     crate::hooks::run_all(&plan.hooks.prestart, &state)?;
                     crate::hooks::run_all(&plan.hooks.create_runtime, &state)?;
-                    protocol::send(socket.as_fd(), &Message::HooksDone)?;
+                    protocol::tell(socket.as_fd(), &Message::HooksDone)?;
                 }
                 Message::Failed(failure) => {
                     self.hooked |= !plan.hooks.create_container.is_empty();

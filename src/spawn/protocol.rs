@@ -161,6 +161,14 @@ pub fn write(socket: BorrowedFd<'_>, message: &Message) -> Result<()> {
     sys::fs::write_all(socket, &bytes)
 }
 
+/// As [`send`], to a child that may have died: of what, the next [`receive`] and its exit status tell.
+pub fn tell(socket: BorrowedFd<'_>, message: &Message) -> Result<()> {
+    match send(socket, message) {
+        Err(error) if error.errno == libc::EPIPE => Ok(()),
+        other => other,
+    }
+}
+
 /// Receives one message; anything that is not in the table is `EPROTO`.
 pub fn receive(socket: BorrowedFd<'_>) -> Result<Message> {
     let mut buffer = [0u8; HEADER + PAYLOAD_MAX];
