@@ -78,6 +78,7 @@ mod mounts;
 mod names;
 mod namespaces;
 mod namespaces_rootless;
+mod namespaces_rootless_cgroup;
 mod netdevices;
 mod notify;
 mod parallel;

@@ -11,19 +11,19 @@ use crate::support::{Bundle, Call, Config, Process, eventually, host, reaper};
 const USER: u32 = 1000;
 
 /// A bundle of the user's, who is root in it.
-struct Rootless {
-    bundle: Bundle,
+pub struct Rootless {
+    pub bundle: Bundle,
     /// How the runtime is called.
-    through: Vec<String>,
+    pub through: Vec<String>,
 }
 
-fn words(text: &str) -> Vec<String> {
+pub fn words(text: &str) -> Vec<String> {
     text.split(' ').map(str::to_string).collect()
 }
 
 impl Rootless {
     /// As `onggi spec --rootless` has it: one id, no network namespace's group of terminals.
-    fn new(edit: impl FnOnce(&mut Config) -> &mut Config) -> Rootless {
+    pub fn new(edit: impl FnOnce(&mut Config) -> &mut Config) -> Rootless {
         let bundle = Bundle::with(|config| {
             let map = json!([{ "containerID": 0, "hostID": USER, "size": 1 }]);
             config.set("/linux/uidMappings", map.clone()).set("/linux/gidMappings", map);
@@ -43,7 +43,7 @@ impl Rootless {
     }
 
     /// With ranges of ids that newuidmap(1) and newgidmap(1) find, in a mount namespace of its own.
-    fn with_ranges(mut self) -> Rootless {
+    pub fn with_ranges(mut self) -> Rootless {
         let file = self.bundle.dir().join("subids");
         fs::write(&file, format!("{USER}:300000:65536\n")).unwrap();
         let file = file.display();
@@ -57,21 +57,21 @@ impl Rootless {
         self
     }
 
-    fn call(&self, args: &[&str]) -> Call {
+    pub fn call(&self, args: &[&str]) -> Call {
         let through: Vec<&str> = self.through.iter().map(String::as_str).collect();
         self.bundle.onggi(args).through(&through).without_log()
     }
 
-    fn path(&self) -> String {
+    pub fn path(&self) -> String {
         self.bundle.path().to_str().unwrap().to_string()
     }
 
-    fn create(&self) -> Call {
+    pub fn create(&self) -> Call {
         self.call(&["create", "--bundle", &self.path(), "web"])
     }
 
     #[track_caller]
-    fn init(&self) -> Process {
+    pub fn init(&self) -> Process {
         let state = self.call(&["state", "web"]).run().ok().json();
         let pid = state["pid"].as_i64().unwrap() as i32;
         reaper::expect(pid);
@@ -79,14 +79,14 @@ impl Rootless {
     }
 
     #[track_caller]
-    fn exec(&self, options: &[&str], args: &[&str]) -> String {
+    pub fn exec(&self, options: &[&str], args: &[&str]) -> String {
         let call = self.call(&["exec"]).args(options).arg("web");
         call.args(args).run().ok().stdout
     }
 
     /// A second container, `two`, which runs in these namespaces of a first one.
     #[track_caller]
-    fn another_in(&self, pod: Process, kinds: &[&str]) -> Process {
+    pub fn another_in(&self, pod: Process, kinds: &[&str]) -> Process {
         let path = self.bundle.dir().join("bundle-two");
         fs::create_dir(&path).unwrap();
         let mut config = self.bundle.config();
@@ -112,7 +112,7 @@ impl Rootless {
 
     /// Everything up to its end, and nothing is left.
     #[track_caller]
-    fn ends(&self) {
+    pub fn ends(&self) {
         self.call(&["kill", "web", "KILL"]).run().ok();
         eventually("it is stopped", || {
             let state = self.call(&["state", "web"]).run().ok().json();
@@ -415,122 +415,4 @@ fn rootless_joined_user_namespace() {
     assert_eq!(output.stdout, "sleep\u{0}1000\u{0}");
     user.call(&["delete", "--force", "two"]).run().ok();
     user.ends();
-}
-
-/// A directory of the user's in the cgroup tree, and the runtime in it, as systemd gives it to a user.
-struct Delegated {
-    dir: std::path::PathBuf,
-}
-
-impl Delegated {
-    fn new(user: &mut Rootless) -> Delegated {
-        let name = format!("{}-delegated", user.bundle.name());
-        let dir = host::cgroup_dir("", &format!("/{name}"));
-        fs::create_dir_all(dir.join("runner")).unwrap();
-        let (status, text) = host::tool(&["chown", "-R", "1000:1000", dir.to_str().unwrap()]);
-        assert!(status.success(), "{text}");
-        let procs = dir.join("runner/cgroup.procs");
-        let script = format!("echo $$ > {} && exec \"$@\"", procs.display());
-        let mut through = words("sh -c");
-        through.extend([script, "sh".to_string()]);
-        through.append(&mut user.through);
-        user.through = through;
-        user.bundle.edit(|config| config.set("/linux/cgroupsPath", format!("/{name}/web")));
-        Delegated { dir }
-    }
-}
-
-impl Drop for Delegated {
-    fn drop(&mut self) {
-        for dir in [self.dir.join("runner"), self.dir.clone()] {
-            let _ = fs::remove_dir(dir);
-        }
-    }
-}
-
-#[test]
-fn rootless_with_a_delegated_cgroup() {
-    require!(root, cgroup_v2, program("setpriv"));
-    let mut user = Rootless::new(|config| config);
-    let outside = user.through.clone();
-    let delegated = Delegated::new(&mut user);
-    user.create().run().ok();
-    user.call(&["start", "web"]).run().ok();
-    let own = delegated.dir.join("web");
-    let pids = || host::cgroup_procs(&own);
-    assert_eq!(pids(), [user.init().0]);
-    user.exec(&["--detach"], &["sleep", "1000"]);
-    assert_eq!(pids().len(), 2);
-    assert_eq!(user.call(&["ps", "--format", "json", "web"]).run().ok().json(), json!(pids()));
-    // From elsewhere the kernel lets nobody in, and exec puts nobody elsewhere.
-    let through: Vec<&str> = outside.iter().map(String::as_str).collect();
-    let call = user.bundle.onggi(&["exec", "web", "true"]).through(&through).without_log();
-    call.run().exits(255).fails_with("permission denied");
-    user.call(&["kill", "web", "KILL"]).run().ok();
-    eventually("it is stopped", || {
-        let state = user.call(&["state", "web"]).run().ok().json();
-        (state["status"] == "stopped").then_some(())
-    });
-    user.call(&["delete", "web"]).run().ok();
-    assert!(!own.exists());
-    drop(delegated);
-    user.bundle.assert_clean();
-}
-
-/// A limit of a controller that is passed down holds.
-#[test]
-fn rootless_limits_in_a_delegated_cgroup() {
-    require!(root, v2_controller("pids"), program("setpriv"));
-    let mut user = Rootless::new(|config| config.set("/linux/resources/pids/limit", 50));
-    let delegated = Delegated::new(&mut user);
-    // Who delegates passes the controllers down.
-    fs::write(delegated.dir.parent().unwrap().join("cgroup.subtree_control"), "+pids").unwrap();
-    user.create().run().ok();
-    assert_eq!(fs::read_to_string(delegated.dir.join("web/pids.max")).unwrap(), "50\n");
-    user.call(&["delete", "--force", "web"]).run().ok();
-    drop(delegated);
-    user.bundle.assert_clean();
-}
-
-/// A controller that is not passed down cannot limit anything: an error that says so, while others hold.
-#[test]
-fn rootless_limit_of_a_controller_that_is_not_delegated_is_refused() {
-    require!(root, v2_controller("pids"), v2_controller("memory"), program("setpriv"));
-    let mut user = Rootless::new(|config| config.set("/linux/resources/pids/limit", 50));
-    let delegated = Delegated::new(&mut user);
-    // By hand, and not from the root of the tree: nothing else is passed down further.
-    let inner = delegated.dir.join("inner");
-    fs::create_dir_all(&inner).unwrap();
-    fs::write(delegated.dir.parent().unwrap().join("cgroup.subtree_control"), "+pids").unwrap();
-    fs::write(delegated.dir.join("cgroup.subtree_control"), "+pids").unwrap();
-    chown(delegated.dir.join("cgroup.subtree_control"), Some(0), Some(0)).unwrap();
-    let (status, text) = host::tool(&["chown", "-R", "1000:1000", inner.to_str().unwrap()]);
-    assert!(status.success(), "{text}");
-    let path = format!("/{}/inner/web", delegated.dir.file_name().unwrap().to_str().unwrap());
-    user.bundle.edit(|config| config.set("/linux/cgroupsPath", path));
-    user.create().run().ok();
-    assert_eq!(fs::read_to_string(inner.join("web/pids.max")).unwrap(), "50\n");
-    user.call(&["delete", "--force", "web"]).run().ok();
-    user.bundle.edit(|config| config.set("/linux/resources/memory/limit", 64 << 20));
-    user.create().run().fails_with("/linux/resources/memory/limit");
-    assert!(!inner.join("web").exists());
-    fs::remove_dir(inner).unwrap();
-    drop(delegated);
-    user.bundle.assert_clean();
-}
-
-/// The directory, but not the right to put processes into it.
-#[test]
-fn rootless_in_a_partly_delegated_cgroup_stays_where_the_caller_is() {
-    require!(root, cgroup_v2, program("setpriv"));
-    let mut user = Rootless::new(|config| config);
-    let delegated = Delegated::new(&mut user);
-    chown(delegated.dir.join("cgroup.procs"), Some(0), Some(0)).unwrap();
-    user.create().run().ok();
-    user.call(&["start", "web"]).run().ok();
-    assert_eq!(host::cgroup_procs(&delegated.dir.join("runner")), [user.init().0]);
-    assert!(!delegated.dir.join("web").exists());
-    user.call(&["delete", "--force", "web"]).run().ok();
-    drop(delegated);
-    user.bundle.assert_clean();
 }
