@@ -9,7 +9,7 @@ use std::fs;
 use serde_json::{Value, json};
 
 use crate::engines::{fixture, substitute};
-use crate::support::{Bundle, Output, host};
+use crate::support::{Bundle, Output, host, need};
 use corpus::{Case, Comes};
 
 /// What `check --format json` says of the bundle's config.json.
@@ -89,6 +89,16 @@ fn apply(config: &mut Value, bundle: &Bundle, place: &str, text: &str) {
     }
 }
 
+/// Whether this host refuses only for want of controllers that it really does not have.
+fn lacks_controllers(said: &Value) -> bool {
+    let errors = said["errors"].as_array().unwrap();
+    let lacking = |error: &Value| {
+        let name = error["pointer"].as_str().unwrap().split('/').nth(3).unwrap_or_default();
+        error["code"] == "E_CGROUP_CONTROLLER" && !need::controller(name).met
+    };
+    !errors.is_empty() && errors.iter().all(lacking)
+}
+
 #[track_caller]
 fn each(cases: &[Case]) {
     let bundle = Bundle::new();
@@ -101,6 +111,10 @@ fn each(cases: &[Case]) {
         bundle.write(config.to_string());
         let (said, created) = both(&bundle, name);
         let has = |list: &Value, code: &str| codes(list).contains(code);
+        if lacks_controllers(&said) {
+            agree(name, &said, &created);
+            continue;
+        }
         match comes {
             Comes::Good => {
                 agree(name, &said, &created);
@@ -290,7 +304,8 @@ fn check_without_cgroups() {
     let bundle = Bundle::with(|config| config.set("/linux/resources/pids", json!({"limit": 9})));
     let path = bundle.path();
     let call = bundle.onggi(&["check", "--format", "json", "-b", path.to_str().unwrap()]);
-    let hide = "umount -R /sys/fs/cgroup; exec \"$@\"";
+    // A private cgroup2 may lie over the host's own hierarchies.
+    let hide = "while umount -R /sys/fs/cgroup 2>/dev/null; do :; done; exec \"$@\"";
     let said = call.through(&["unshare", "--mount", "sh", "-c", hide, "sh"]).run().json();
     let codes = codes(&said["errors"]);
     assert!(codes.contains("E_CGROUP_NONE") || codes.contains("E_CGROUP_CONTROLLER"), "{said}");
