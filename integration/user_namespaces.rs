@@ -150,6 +150,25 @@ fn sysctls_of_a_user_namespace_are_written() {
     assert_eq!(web.sh(script).ok().stdout, "1234\n1\n");
 }
 
+/// `podman run --pid host`: a user namespace may not mount a procfs of a pid namespace that is not its own.
+#[test]
+fn sysctls_of_a_user_namespace_in_the_hosts_pid_namespace_are_written() {
+    require!(root);
+    let bundle = bundle(|config| {
+        config.share_namespace("pid").remove("/linux/maskedPaths").remove("/linux/readonlyPaths");
+        let mut mounts = config["mounts"].as_array().unwrap().iter();
+        let index = mounts.position(|mount| mount["destination"] == "/proc").unwrap();
+        let mount = json!({ "destination": "/proc", "type": "bind", "source": "/proc", "options": ["rbind"] });
+        config.set(&format!("/mounts/{index}"), mount);
+        config.set("/linux/sysctl", json!({ "net.ipv4.ip_forward": "1" }))
+    });
+    let web = bundle.container("web");
+    web.up();
+    let host = std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap();
+    assert_eq!(web.sh("cat /proc/sys/net/ipv4/ip_forward").ok().stdout, "1\n");
+    assert_eq!(std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap(), host);
+}
+
 /// Sources are opened with the caller's rights, not with those of the container's root.
 #[test]
 fn a_source_that_only_root_can_reach_is_bound() {

@@ -18,6 +18,22 @@ fn private(child: &mut Child<'_>) -> Result<()> {
     Ok(())
 }
 
+/// The runtime's own /proc, where a user namespace may not make one: over a pid namespace that is not its
+/// own (`podman run --pid host` of a user). Only before the root is switched, while /proc is the host's; no
+/// mount on anything below it is crossed, as with a private one.
+fn runtimes_own(child: &mut Child<'_>) -> Result<()> {
+    /// `PROC_ROOT_INO` of linux/proc_fs.h
+    const ROOT: u64 = 1;
+    let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW;
+    let proc = sys::fs::open(c"/proc", flags)?;
+    let whole = sys::fs::fstat(proc.as_fd())?.st_ino == ROOT;
+    if !whole || sys::fs::fs_magic(proc.as_fd())? != libc::PROC_SUPER_MAGIC {
+        return Err(Error::text(Code::E_SYSTEM, "/proc is no procfs"));
+    }
+    child.work.proc = Some(proc);
+    Ok(())
+}
+
 /// Opens a file of it, without links and without leaving it.
 pub fn open(child: &mut Child<'_>, path: &str, flags: i32) -> Result<OwnedFd> {
     private(child)?;
@@ -42,6 +58,10 @@ pub fn open(child: &mut Child<'_>, path: &str, flags: i32) -> Result<OwnedFd> {
 pub fn sysctl(child: &mut Child<'_>, index: usize) -> Result<()> {
     let plan = child.create()?.plan;
     let Some(sysctl) = plan.sysctls.get(index) else { return Ok(()) };
+    match private(child) {
+        Err(error) if error.errno() == Some(libc::EPERM) => runtimes_own(child)?,
+        result => result?,
+    }
     let file = open(child, &format!("sys/{}", sysctl.path), libc::O_WRONLY).map_err(|error| {
         Error::text(Code::E_SYSCTL, format!("{}: {error}", sysctl.name.escape_debug()))
     })?;
