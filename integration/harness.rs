@@ -112,6 +112,7 @@ fn an_orphan_becomes_our_child_and_is_reaped_at_once() {
     let (_, text) =
         host::tool(&["sh", "-c", "sh -c 'sleep 0.05; exit 7' >/dev/null 2>&1 & echo $!"]);
     let pid = text.trim().parse().unwrap();
+    reaper::expect(pid);
     let status = reaper::wait(pid, Duration::from_secs(10)).expect("nobody has reaped it");
     assert_eq!(status.code(), Some(7));
     assert!(!fs::exists(format!("/proc/{pid}")).unwrap());

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -377,8 +378,8 @@ fn rootless_root_of_a_user_namespace_joins_and_execs() {
     let mut user = Rootless::new(without_user_namespace);
     let holder = [&user.through[..], &words("unshare --user --map-root-user --mount sleep 600")];
     let holder = holder.concat();
-    let mut holder = std::process::Command::new(&holder[0]).args(&holder[1..]).spawn().unwrap();
-    let pid = holder.id();
+    let holder = reaper::spawn(std::process::Command::new(&holder[0]).args(&holder[1..])).unwrap();
+    let pid = holder.pid;
     let host_user = fs::read_link("/proc/self/ns/user").unwrap();
     eventually("its user namespace is there", || {
         let mapped = !fs::read_to_string(format!("/proc/{pid}/uid_map")).ok()?.is_empty();
@@ -396,8 +397,8 @@ fn rootless_root_of_a_user_namespace_joins_and_execs() {
     user.call(&["exec", "two", "true"]).run().ok();
     user.call(&["delete", "--force", "two"]).run().ok();
     user.call(&["delete", "--force", "web"]).run().ok();
-    holder.kill().unwrap();
-    holder.wait().unwrap();
+    Process(pid).kill(libc::SIGKILL).unwrap();
+    assert!(reaper::wait(pid, Duration::from_secs(10)).is_some());
     user.bundle.assert_clean();
 }
 
