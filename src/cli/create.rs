@@ -18,6 +18,9 @@ use crate::spawn::protocol::Failure;
 use crate::spawn::{self, Created, Request};
 use crate::{bundle, delete, hooks, sys};
 
+/// How long an init that has told why it could not start may take to end, in ms.
+const LAST_WORDS_MS: i32 = 10_000;
+
 /// A container's configuration, planned.
 struct Planned {
     host: Host,
@@ -189,7 +192,11 @@ fn start_container(root: &Path, id: &str, plan: Option<&Plan>) -> Result<Option<
         sys::fs::unlinkat(container.dir.as_fd(), c"gate", 0)?;
         (pidfd, failures, proxy)
     };
-    read_failure(&failures)?;
+    if let Err(error) = read_failure(&failures) {
+        // Its last words are followed by its end, and until then it would be taken for running.
+        sys::fs::poll(&[(pidfd.as_fd(), libc::POLLIN)], LAST_WORDS_MS)?;
+        return Err(error);
+    }
     drop(pidfd);
     poststart(&container, plan).map(|()| proxy).map_err(|error| {
         // The spec wants the container stopped when a poststart hook fails (runtime.md, 1.3).
