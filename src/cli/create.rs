@@ -192,10 +192,12 @@ fn start_container(root: &Path, id: &str, plan: Option<&Plan>) -> Result<Option<
         sys::fs::unlinkat(container.dir.as_fd(), c"gate", 0)?;
         (pidfd, failures, proxy)
     };
-    if let Err(error) = read_failure(&failures) {
+    if let Some(failure) = read_failure(&failures)? {
         // Its last words are followed by its end, and until then it would be taken for running.
-        sys::fs::poll(&[(pidfd.as_fd(), libc::POLLIN)], LAST_WORDS_MS)?;
-        return Err(error);
+        return Err(match sys::fs::poll(&[(pidfd.as_fd(), libc::POLLIN)], LAST_WORDS_MS) {
+            Ok(_) => failure,
+            Err(error) => failure.and(format_args!("waiting for its end: {error}")),
+        });
     }
     drop(pidfd);
     poststart(&container, plan).map(|()| proxy).map_err(|error| {
@@ -209,8 +211,8 @@ fn start_container(root: &Path, id: &str, plan: Option<&Plan>) -> Result<Option<
 }
 
 /// Reads what init says until its end of the FIFO closes: nothing, if execve succeeded, even when the
-/// program has ended already.
-fn read_failure(failures: &OwnedFd) -> Result<()> {
+/// program has ended already. That it could not be read says nothing of init.
+fn read_failure(failures: &OwnedFd) -> Result<Option<Error>> {
     let mut bytes = Vec::new();
     let mut chunk = [0u8; 4096];
     loop {
@@ -227,15 +229,15 @@ fn read_failure(failures: &OwnedFd) -> Result<()> {
         }
     }
     if bytes.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
-    let Some(failure) = Failure::decode(&bytes) else {
-        return Err(Error::text(
-            Code::E_INIT_DIED,
-            "container init failed to start and did not say why",
-        ));
-    };
-    Err(Error::text(failure.code, failure.text))
+    Ok(Some(match Failure::decode(&bytes) {
+        Some(failure) => Error::text(failure.code, failure.text),
+        None => {
+            let text = "container init failed to start and did not say why";
+            Error::text(Code::E_INIT_DIED, text)
+        }
+    }))
 }
 
 fn poststart(container: &Container, plan: Option<&Plan>) -> Result<()> {

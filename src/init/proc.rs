@@ -19,8 +19,8 @@ fn private(child: &mut Child<'_>) -> Result<()> {
 }
 
 /// The runtime's own /proc, where a user namespace may not make one: over a pid namespace that is not its
-/// own (`podman run --pid host` of a user). Only before the root is switched, while /proc is the host's; no
-/// mount on anything below it is crossed, as with a private one.
+/// own (`podman run --pid host` of a user). Only before the root is switched, while /proc is no image's; it
+/// must be the root of a procfs, and no link or mount below it is followed, as with a private one.
 fn runtimes_own(child: &mut Child<'_>) -> Result<()> {
     /// `PROC_ROOT_INO` of linux/proc_fs.h
     const ROOT: u64 = 1;

@@ -24,7 +24,8 @@ pub struct Through<'a> {
 }
 
 /// The first child, where a user namespace is joined: pid namespaces are made, and may be entered, only
-/// from inside of it; or where the parent must not leave its own namespaces. Its clone is a child of the runtime, too, and is told to it by its pidfd.
+/// from inside of it; or where the parent must not leave its own namespaces. Its clone is a child of the
+/// runtime, too, and is told to it by its pidfd.
 pub fn go_through(mut child: Child<'_>, through: &Through<'_>) -> ! {
     match through_to_the_second(&child, through) {
         Ok(None) => super::run(child),

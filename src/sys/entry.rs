@@ -29,10 +29,19 @@ macro_rules! entry {
 pub fn prepare() {
     let mut standard = [0, 1, 2].map(|fd| libc::pollfd { fd, events: 0, revents: 0 });
     // SAFETY: three entries, as said; waits for nothing.
-    unsafe { libc::poll(standard.as_mut_ptr(), 3, 0) };
-    for _ in standard.iter().filter(|entry| entry.revents & libc::POLLNVAL != 0) {
+    let asked = unsafe { libc::poll(standard.as_mut_ptr(), 3, 0) } != -1;
+    for entry in standard {
+        let closed = if asked {
+            entry.revents & libc::POLLNVAL != 0
+        } else {
+            // SAFETY: asks about a number.
+            unsafe { libc::fcntl(entry.fd, libc::F_GETFD) == -1 }
+        };
         // SAFETY: a constant path. The lowest free number is the one that was closed.
-        unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_RDWR) };
+        if closed && unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_RDWR) } == -1 {
+            // Nobody could be told, and a file of ours must not take its place.
+            std::process::abort();
+        }
     }
     // SAFETY: no handler.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };

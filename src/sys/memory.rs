@@ -49,17 +49,18 @@ pub fn release_code_and_read(fd: BorrowedFd<'_>, byte: &mut [u8; 1]) -> super::R
     let (start, length) = own_code();
     // SAFETY: as above.
     let ret = unsafe { libc::syscall(libc::SYS_madvise, start, length, libc::MADV_DONTNEED) };
-    let mut count = ret;
-    while count != -1 {
-        // SAFETY: the buffer is as long as we say.
-        count = unsafe { libc::syscall(libc::SYS_read, fd.as_raw_fd(), byte.as_mut_ptr(), 1usize) };
-        if count != -1 || Errno::last() != Errno::EINTR {
-            break;
-        }
-        count = 0;
+    if ret == -1 {
+        return Err(super::Error::last("madvise", "own code"));
     }
-    super::done(ret, "madvise", "own code")?;
-    super::check(count, "read", "").map(|count| usize::try_from(count).unwrap_or(0))
+    loop {
+        // SAFETY: the buffer is as long as we say.
+        let count =
+            unsafe { libc::syscall(libc::SYS_read, fd.as_raw_fd(), byte.as_mut_ptr(), 1usize) };
+        if count != -1 || Errno::last() != Errno::EINTR {
+            return super::check(count, "read", "")
+                .map(|count| usize::try_from(count).unwrap_or(0));
+        }
+    }
 }
 
 /// The image from its first byte to its last constant, in whole pages.
