@@ -60,7 +60,7 @@ test-engines-doc: all
 	conformance/engines-doc $(RELEASE)
 
 # docker, containerd with CRI, podman, conmon and buildah on onggi in that machine. ENGINES="podman:systemd" for
-# some, SMOKE=1 for ten minutes' worth; see conformance/engines/run.
+# some, SMOKE=1 for what CI runs, which are minutes; see conformance/engines/run.
 test-engines: all
 	conformance/engines/run $(RELEASE) $(ENGINES)
 
