@@ -116,7 +116,7 @@ fn delete_force_kills_processes_in_sub_cgroups() {
     let pids = web.call("ps", &["--format", "json"]).run().ok().json();
     assert!(pids.as_array().unwrap().contains(&json!(child.pid)), "{pids}");
     web.remove();
-    assert!(!Process(child.pid).is_alive());
+    assert!(Process(child.pid).is_exiting());
 }
 
 /// What has left the pid namespace of the container, or never was in it (exec), ends with its cgroup.
@@ -131,5 +131,5 @@ fn delete_of_a_stopped_container_takes_what_is_left_in_its_cgroup_with_it() {
     fs::write(bundle.cgroup("pids").join("cgroup.procs"), child.pid.to_string()).unwrap();
     web.delete().ok();
     bundle.assert_clean();
-    assert!(!Process(child.pid).is_alive());
+    assert!(Process(child.pid).is_exiting());
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use crate::support::{Bundle, Process, eventually, host, reaper};
+use crate::support::{Bundle, Container, Process, Running, eventually, host, reaper};
 
 fn gc(bundle: &Bundle, options: &[&str]) -> String {
     bundle.onggi(&[&["gc"], options].concat()).run().ok().stdout
@@ -67,12 +67,8 @@ fn gc_cleans_up_after_a_create_that_was_killed_at_any_moment() {
         if reaper::wait(create.process().0, whole * step / 30).is_none() {
             let _ = create.process().kill(libc::SIGKILL);
         }
+        // Its children may be on their way: gc has to wait for them.
         eventually("create has ended", || create.has_ended().then_some(()));
-        eventually("its child has ended", || {
-            // A created container is none of gc's business.
-            let created = web.state_call().stdout.contains("\"created\"");
-            (created || host::processes_of(bundle.name()).is_empty()).then_some(())
-        });
         if gc(&bundle, &[]).contains("just being made") {
             let (status, text) = host::tool(&[
                 "touch",
@@ -89,6 +85,62 @@ fn gc_cleans_up_after_a_create_that_was_killed_at_any_moment() {
         }
         bundle.assert_clean();
     }
+}
+
+/// A create under strace(1), with every process of it held up for seconds at its first prctl(2): of a clone that is
+/// the one by which it would die with the runtime.
+fn create_with_slow_clones(web: &Container, options: &[&str]) -> Running {
+    let trace = web.bundle().dir().join("trace");
+    let slow = "inject=prctl:delay_enter=3000000:when=1";
+    let strace = ["strace", "-f", "-qq", "-o", trace.to_str().unwrap()];
+    let strace = [&strace[..], &["-e", "trace=chdir,prctl", "-e", slow], options].concat();
+    web.call("create", &[]).through(&strace).spawn()
+}
+
+/// gc, as soon as it sees that the runtime is dead: what it had cloned must be gone when gc returns.
+fn gc_leaves_nothing(bundle: &Bundle) {
+    let told = eventually("gc finds the killed create", || {
+        Some(gc(bundle, &[])).filter(|told| told.starts_with("web: removed, create did not finish"))
+    });
+    let is_strace =
+        |process: &Process| process.cmdline().first().is_some_and(|name| name == "strace");
+    let left = host::processes_of(bundle.name()).into_iter().filter(|one| !is_strace(one));
+    let left: Vec<_> = left.map(|process| (process, process.cmdline())).collect();
+    assert!(left.is_empty(), "{told}{left:?}");
+    assert!(directories(bundle).is_empty(), "{told}");
+}
+
+/// Between clone3 and the record of its pid: nobody knows of it but by what it has open.
+#[test]
+fn gc_waits_for_the_init_that_a_killed_create_had_not_recorded() {
+    require!(root, program("strace"));
+    let bundle = Bundle::new();
+    let web = bundle.container("web");
+    // The first thing that the runtime does after the clone.
+    let create = create_with_slow_clones(&web, &["-e", "inject=chdir:signal=KILL:when=1"]);
+    gc_leaves_nothing(&bundle);
+    eventually("strace has ended", || create.has_ended().then_some(()));
+}
+
+/// A hook that has been cloned and is no hook yet. It must not become one.
+#[test]
+fn gc_waits_for_a_hook_that_had_not_begun_when_create_was_killed() {
+    require!(root, program("strace"));
+    let bundle = Bundle::new();
+    let ran = bundle.dir().join("ran");
+    bundle.edit(|config| {
+        config.hook("createRuntime", "/bin/touch", &["touch", ran.to_str().unwrap()])
+    });
+    let web = bundle.container("web");
+    let create = create_with_slow_clones(&web, &[]);
+    let runtime = eventually("the hook is cloned", || {
+        let runtime = *create.process().children().first()?;
+        (runtime.children().len() == 2).then_some(runtime)
+    });
+    runtime.kill(libc::SIGKILL).unwrap();
+    gc_leaves_nothing(&bundle);
+    eventually("strace has ended", || create.has_ended().then_some(()));
+    assert!(!ran.exists(), "a hook of a dead runtime");
 }
 
 /// Engines' containers, in whatever state they are.

@@ -61,6 +61,9 @@ pub fn remove(root: &Path, container: &Container) -> Result<Vec<Finding>> {
         thaw(container)?;
         end(init.as_fd(), "container init still running")?;
     }
+    if !committed {
+        wait_for_clones(container)?;
+    }
     if !committed && !container.state.net_devices.is_empty() {
         spawn::netdev::take_back_from(&container.state)?;
     }
@@ -101,19 +104,32 @@ fn end(pidfd: BorrowedFd<'_>, who: &str) -> Result<()> {
         Err(error) if error.errno == libc::ESRCH => return Ok(()),
         result => result?,
     }
-    wait_end(pidfd, UNDO_DEADLINE, who)
+    wait_end(pidfd, UNDO_DEADLINE, &format!("{who} (10 s after SIGKILL)"))
 }
 
-fn wait_end(pidfd: BorrowedFd<'_>, deadline: Duration, who: &str) -> Result<()> {
+/// Waits for what the killed creator had cloned and not recorded yet: an init, a helper, a hook before its
+/// execve. They see its death and end, and until then they have the gate open.
+fn wait_for_clones(container: &Container) -> Result<()> {
+    let Some(writer) = container.gate()? else { return Ok(()) };
+    let flags = libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOFOLLOW;
+    let reader = sys::fs::openat(container.dir.as_fd(), c"gate", flags, 0)?;
+    // Not before: only a reader that has met a writer is told when the last one goes (fifo(7), poll(2)).
+    drop(writer);
+    wait_end(
+        reader.as_fd(),
+        UNDO_DEADLINE,
+        "a child of the runtime that was creating it still runs",
+    )
+}
+
+fn wait_end(fd: BorrowedFd<'_>, deadline: Duration, failure: &str) -> Result<()> {
     let end = Instant::now() + deadline;
     loop {
         let left = end.saturating_duration_since(Instant::now());
         let millis = i32::try_from(left.as_millis()).unwrap_or(i32::MAX);
-        match sys::fs::poll(&[(pidfd, libc::POLLIN)], millis) {
+        match sys::fs::poll(&[(fd, libc::POLLIN)], millis) {
             Ok(events) if events.iter().any(|events| *events != 0) => return Ok(()),
-            Ok(_) => {
-                return Err(Error::text(Code::E_DELETE, format!("{who} (10 s after SIGKILL)")));
-            }
+            Ok(_) => return Err(Error::text(Code::E_DELETE, failure)),
             Err(error) if error.errno == libc::EINTR => {}
             Err(error) => return Err(error.into()),
         }

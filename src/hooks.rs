@@ -57,7 +57,9 @@ fn supervise(hook: &Hook, state: &str) -> Result<(Vec<u8>, Option<Exit>)> {
     let (stdin_read, stdin_write) = sys::fs::pipe()?;
     let (output_read, output_write) = sys::fs::pipe()?;
     let ignored = sys::process::ignored_signals()?;
+    let runtime = sys::process::getpid();
     let Some(child) = sys::process::clone3(0, None)? else {
+        die_with(runtime);
         hook_process(&path, (&argv, &envp), &stdin_read, (&output_write, &hook.output), ignored);
     };
     drop((stdin_read, output_write));
@@ -85,6 +87,15 @@ fn append(file: Option<&Path>, number: i32) -> sys::Result<()> {
     sys::fs::dup_to(file.as_fd(), number, false)
 }
 
+/// In the clone, first of all: a hook must not outlive a runtime that was killed, nor begin when it is dead.
+fn die_with(runtime: i32) {
+    // In this order: a death between the two is seen by the second.
+    let armed = sys::process::set_pdeathsig(libc::SIGKILL);
+    if armed.is_err() || sys::process::getppid() != runtime {
+        sys::process::exit_now(126);
+    }
+}
+
 /// In the clone: descriptors 0 to 2 and nothing else, default signals, no other trace of us.
 fn hook_process(
     path: &std::ffi::CStr,
@@ -100,8 +111,6 @@ fn hook_process(
         .and_then(|()| append(files.stderr.as_deref(), 2))
         // A session of its own: what it starts can be found and killed with it.
         .and_then(|()| sys::process::setsid())
-        // A hook must not outlive a runtime that was killed.
-        .and_then(|()| sys::process::set_pdeathsig(libc::SIGKILL))
         .and_then(|()| sys::process::reset_signals(ignored))
         .and_then(|()| sys::exec::cloexec_range(3, u32::MAX));
     let error = match prepared {

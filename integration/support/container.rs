@@ -25,6 +25,10 @@ impl<'b> Container<'b> {
         &self.id
     }
 
+    pub fn bundle(&self) -> &'b Bundle {
+        self.bundle
+    }
+
     /// `onggi COMMAND [OPTIONS] ID`, still to be run; `create` and `run` get `--bundle`. Add what
     /// follows the id by `args`.
     pub fn call(&self, command: &str, options: &[&str]) -> Call {

@@ -13,8 +13,8 @@ use super::{systemd, v2, walk};
 use crate::error::{Code, Error, Result};
 use crate::sys::{self, fs};
 
-/// How long processes in cgroups that are only an intent may take to end. Our own child dies with
-/// its parent (`PR_SET_PDEATHSIG`); who is still there then is somebody else.
+/// How long processes in cgroups that are only an intent may take to leave. Our own child has ended, but
+/// for its last steps in the kernel; who is still there then is somebody else.
 const INTENT: Duration = Duration::from_secs(1);
 
 /// Removes the leaf in every hierarchy, with the sub-cgroups the container made. Parents stay. What
