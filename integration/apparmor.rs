@@ -214,7 +214,7 @@ fn detached_label(bundle: &Bundle, web: &Container) -> String {
     let file = bundle.dir().join("exec.pid");
     let options = ["--detach", "--pid-file", file.to_str().unwrap()];
     web.call("exec", &options).args(&["sleep", "1000"]).run().ok();
-    let process = Process(fs::read_to_string(&file).unwrap().parse().unwrap());
+    let process = Process::of_pid_file(&file);
     eventually("it runs", || (process.cmdline() == ["sleep", "1000"]).then_some(()));
     let label = label_of(process);
     let _ = process.kill(libc::SIGKILL);

@@ -118,7 +118,7 @@ fn row21_blocked_and_ignored_signals_do_not_reach_the_container() {
     let file = bundle.dir().join("exec.pid");
     let exec = web.call("exec", &["--detach", "--pid-file", file.to_str().unwrap()]);
     exec.args(&["sleep", "999"]).before_exec(with_odd_caller).run().ok();
-    let second = Process(fs::read_to_string(&file).unwrap().parse().unwrap());
+    let second = Process::of_pid_file(&file);
     for (name, process) in [("init", init), ("exec", second)] {
         let signals = ["SigBlk", "SigIgn"].map(|key| process.status(key));
         assert_eq!(signals, ["0000000000000000", "0000000000000000"], "{name}");
@@ -144,7 +144,7 @@ fn row21_no_parent_death_signal_reaches_the_container() {
     let file = bundle.dir().join("exec.pid");
     let exec = web.call("exec", &["--detach", "--pid-file", file.to_str().unwrap()]);
     let engine = exec.args(&["sleep", "999"]).under_lazy_parent();
-    let second = Process(fs::read_to_string(&file).unwrap().parse().unwrap());
+    let second = Process::of_pid_file(&file);
     engine.signal(libc::SIGKILL);
     eventually("it gets another parent", || (second.status("PPid") == own).then_some(()));
     assert!(second.is_alive() && init.is_alive());

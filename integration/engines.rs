@@ -245,7 +245,7 @@ fn exec(process: Value, web: &Container, bundle: &Bundle) {
     options.extend(socket_option(console.as_ref()));
     web.call("exec", &options).run().ok();
     let _terminal = console.map(|socket| socket.receive());
-    let found = Process(fs::read_to_string(pid_file).unwrap().parse().unwrap());
+    let found = Process::of_pid_file(&pid_file);
     becomes(found, &adapted.config["args"]);
     checks::process(&adapted.config, &bundle.config()["linux"], found);
 }

@@ -17,8 +17,7 @@ fn detached(bundle: &Bundle, web: &Container, options: &[&str], args: &[&str]) -
     let mut all = vec!["--detach", "--pid-file", file.to_str().unwrap()];
     all.extend(options);
     web.call("exec", &all).args(args).run().ok();
-    let pid = fs::read_to_string(&file).unwrap();
-    Process(pid.parse().unwrap_or_else(|_| panic!("not a pid: {pid:?}")))
+    Process::of_pid_file(&file)
 }
 
 /// A process object in a file, as every engine passes it.

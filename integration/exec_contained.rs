@@ -212,7 +212,7 @@ fn exec_is_contained_by_the_annotation_of_the_container() {
     let file = bundle.dir().join("exec.pid");
     let options = ["--detach", "--pid-file", file.to_str().unwrap()];
     web.call("exec", &options).args(&["sh", "-c", &probe("sleep 777")]).run().ok();
-    let first = Process(fs::read_to_string(&file).unwrap().parse().unwrap());
+    let first = Process::of_pid_file(&file);
     eventually("the tree is there", || (others(&web).len() >= 3).then_some(()));
     // While its first process lives, nobody touches it.
     web.exec(&["true"]).ok();

@@ -26,7 +26,7 @@ fn detached(bundle: &Bundle, web: &Container, options: &[&str], args: &[&str]) -
     let mut all = vec!["--detach", "--pid-file", file.to_str().unwrap()];
     all.extend(options);
     web.call("exec", &all).args(args).run().ok();
-    Process(fs::read_to_string(&file).unwrap().parse().unwrap())
+    Process::of_pid_file(&file)
 }
 
 /// `exec --detach --process` of an object.

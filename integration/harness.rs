@@ -118,6 +118,25 @@ fn an_orphan_becomes_our_child_and_is_reaped_at_once() {
     assert!(!fs::exists(format!("/proc/{pid}")).unwrap());
 }
 
+/// Pids come back while a run of all tests goes on.
+#[test]
+fn an_end_is_not_taken_for_that_of_a_later_process_with_the_same_pid() {
+    require!(root);
+    let bundle = Bundle::new();
+    let (shell, file) = (host::find_program("sh").unwrap(), bundle.dir().join("pid"));
+    // Another test may have got the pid meanwhile.
+    let pid = crate::support::eventually("a pid comes back", || {
+        let earlier = reaper::spawn(&mut Command::new("true")).unwrap();
+        assert_eq!(reaper::wait(earlier.pid, Duration::from_secs(10)).unwrap().code(), Some(0));
+        let script = "sleep 0.3; exit 7";
+        host::spawn_with_pid(earlier.pid, &[shell.to_str().unwrap(), "-c", script]).ok()
+    });
+    fs::write(&file, pid.0.to_string()).unwrap();
+    let later = Process::of_pid_file(&file);
+    let status = reaper::wait(later.0, Duration::from_secs(10)).expect("it does not end");
+    assert_eq!(status.code(), Some(7));
+}
+
 /// Every source below a directory of the repository, as one text.
 fn sources(dir: &std::path::Path, text: &mut String) {
     for entry in fs::read_dir(dir).unwrap().flatten() {

@@ -38,10 +38,7 @@ struct Agent {
 
 impl Agent {
     fn start(bundle: &Bundle, judge: Judge) -> Agent {
-        let path = bundle.dir().join("agent.sock");
-        let _ = fs::remove_file(&path);
-        let socket = UnixListener::bind(&path).unwrap();
-        socket.set_nonblocking(true).unwrap();
+        let (socket, path) = listen(bundle);
         let (send, states) = channel();
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
@@ -55,15 +52,14 @@ impl Agent {
         self.states.recv_timeout(patience()).expect("no container process state has come")
     }
 
-    /// No further state has come.
+    /// No further state has come by now. It ends the agent, to be sure that it has taken all that was sent.
     #[track_caller]
-    fn has_no_state(&self) {
+    fn has_no_state(mut self) {
+        self.end();
         assert!(self.states.try_recv().is_err());
     }
-}
 
-impl Drop for Agent {
-    fn drop(&mut self) {
+    fn end(&mut self) {
         self.stop.store(true, Ordering::SeqCst);
         for thread in self.threads.drain(..) {
             let _ = thread.join();
@@ -71,13 +67,34 @@ impl Drop for Agent {
     }
 }
 
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// The agent's socket, which nobody serves yet. It does not block.
+fn listen(bundle: &Bundle) -> (UnixListener, PathBuf) {
+    let path = bundle.dir().join("agent.sock");
+    let _ = fs::remove_file(&path);
+    let socket = UnixListener::bind(&path).unwrap();
+    socket.set_nonblocking(true).unwrap();
+    (socket, path)
+}
+
 fn accept(socket: &UnixListener, send: &Sender<Value>, judge: Judge, stop: &Arc<AtomicBool>) {
     let mut serving = Vec::new();
-    while !stop.load(Ordering::SeqCst) {
+    loop {
+        // Asked before the look at the socket: what came before the stop is taken.
+        let stopping = stop.load(Ordering::SeqCst);
         if !readable(socket.as_raw_fd()) {
+            if stopping {
+                break;
+            }
             continue;
         }
         let (connection, _) = socket.accept().unwrap();
+        connection.set_nonblocking(false).unwrap();
         let (bytes, fds) = receive(&connection);
         let [listener] = <[OwnedFd; 1]>::try_from(fds).expect("not one descriptor");
         send.send(serde_json::from_slice(&bytes).unwrap()).unwrap();
@@ -96,7 +113,6 @@ fn readable(fd: RawFd) -> bool {
 
 /// All bytes up to the end of the connection; the descriptors have to come with the first.
 fn receive(connection: &UnixStream) -> (Vec<u8>, Vec<OwnedFd>) {
-    connection.set_nonblocking(false).unwrap();
     let (mut all, mut fds) = (Vec::new(), Vec::new());
     loop {
         let mut bytes = [0u8; 65536];
@@ -213,10 +229,15 @@ fn agent_gets_the_container_process_state_and_the_listener_at_create() {
     require!(root);
     for nnp in [true, false] {
         let bundle = bundle_with(&MKDIR, nnp);
-        let agent = Agent::start(&bundle, mkdir_by_agent);
+        // Nobody serves it: what is there to be taken was sent before create returned.
+        let (socket, _) = listen(&bundle);
         let web = bundle.container("web");
         web.create().ok();
-        let told = agent.states.try_recv().expect("nothing was sent before create returned");
+        let (connection, _) = socket.accept().expect("nobody had connected when create returned");
+        connection.set_nonblocking(true).unwrap();
+        let (bytes, fds) = receive(&connection);
+        assert_eq!(fds.len(), 1);
+        let told: Value = serde_json::from_slice(&bytes).unwrap();
         let pid = web.init().0;
         assert_eq!(told["ociVersion"], "1.0.2");
         assert_eq!(told["fds"], json!(["seccompFd"]));
@@ -228,7 +249,7 @@ fn agent_gets_the_container_process_state_and_the_listener_at_create() {
         assert_eq!(state["bundle"], bundle.path().to_str().unwrap());
         assert_eq!(state["annotations"], json!({ "org.example": "note" }));
         assert_eq!(web.status(), "created");
-        agent.has_no_state();
+        assert!(socket.accept().is_err(), "more than one state");
     }
 }
 

@@ -77,9 +77,7 @@ impl Replay<'_> {
         assert_eq!(output.stdout, if command == "state" { &output.stdout } else { "" });
         self.terminals.extend(console.map(|socket| socket.receive()));
         if command == "start" {
-            let pid = fs::read_to_string(&self.paths["--pid-file"]).unwrap().parse().unwrap();
-            reaper::expect(pid);
-            self.init = Some(Process(pid));
+            self.init = Some(Process::of_pid_file(&self.paths["--pid-file"]));
         }
     }
 

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use super::reaper;
 
 /// A process, named by the pid that the host gives it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +25,16 @@ pub struct Mount {
 impl Process {
     pub fn own() -> Process {
         Process(std::process::id() as i32)
+    }
+
+    /// The process that a pid file names, just started. With hundreds of tests every pid is some earlier process's,
+    /// too: how that one ended is forgotten.
+    #[track_caller]
+    pub fn of_pid_file(file: &Path) -> Process {
+        let text = fs::read_to_string(file).unwrap();
+        let pid = text.parse().unwrap_or_else(|_| panic!("not a pid: {text:?}"));
+        reaper::expect(pid);
+        Process(pid)
     }
 
     /// Reads a file of /proc/PID; fails the test if the process is gone.
