@@ -5,6 +5,8 @@
 //! or retry other than on `EINTR`.
 
 pub mod bpf;
+#[cfg(all(target_arch = "x86_64", any(target_env = "musl", test)))]
+mod copy;
 pub mod cred;
 pub mod deadline;
 pub mod entry;
