@@ -5,16 +5,21 @@
 //! bits (`O_RDWR`). For each bit the last rule that matches decides, so the rules are walked from the
 //! last to the first: an allowing one takes its bits off what is still asked for and ends the walk
 //! when nothing is left; a denying one ends it if any of its bits is.
+//!
+//! Rules about all of one device, which most are, compare both numbers at once, and share their end:
+//! the kernel's verifier follows every branch, at every create.
 
 use super::devices::{Access, DeviceKind, DeviceRule};
 
-/// Registers: 0 result, 1 context and scratch, 2 type, 3 accesses still asked for, 4 major, 5 minor.
+/// Registers: 0 result, 1 context and scratch, 2 type, 3 accesses still asked for, 4 major, 5 minor,
+/// 6 both numbers.
 const RESULT: u8 = 0;
 const SCRATCH: u8 = 1;
 const TYPE: u8 = 2;
 const ASKED: u8 = 3;
 const MAJOR: u8 = 4;
 const MINOR: u8 = 5;
+const DEVICE: u8 = 6;
 
 // Opcodes, as in linux/bpf_common.h and linux/bpf.h.
 pub(super) const LOAD_U32: u8 = 0x61; // BPF_LDX | BPF_MEM | BPF_W
@@ -22,8 +27,12 @@ pub(super) const MOV: u8 = 0xb7; // BPF_ALU64 | BPF_MOV | BPF_K
 pub(super) const MOV_REG: u8 = 0xbf; // BPF_ALU64 | BPF_MOV | BPF_X
 pub(super) const AND: u8 = 0x57; // BPF_ALU64 | BPF_AND | BPF_K
 pub(super) const RSH: u8 = 0x77; // BPF_ALU64 | BPF_RSH | BPF_K
+pub(super) const LSH: u8 = 0x67; // BPF_ALU64 | BPF_LSH | BPF_K
+pub(super) const OR_REG: u8 = 0x4f; // BPF_ALU64 | BPF_OR | BPF_X
 pub(super) const JEQ: u8 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
 pub(super) const JNE: u8 = 0x55; // BPF_JMP | BPF_JNE | BPF_K
+pub(super) const JEQ32: u8 = 0x16; // BPF_JMP32 | BPF_JEQ | BPF_K, Linux 5.1
+pub(super) const JNE32: u8 = 0x56; // BPF_JMP32 | BPF_JNE | BPF_K
 pub(super) const EXIT: u8 = 0x95; // BPF_JMP | BPF_EXIT
 
 /// `BPF_DEVCG_DEV_BLOCK`
@@ -77,20 +86,32 @@ pub(super) fn instructions(rules: &[DeviceRule]) -> Vec<Instruction> {
         load(MAJOR, 4),
         load(MINOR, 8),
     ];
-    for (index, rule) in rules.iter().enumerate().rev() {
-        // Engines list the default devices, which follow once more; every instruction costs at load.
-        if rules.iter().skip(index + 1).any(|later| later.decides_all_of(rule)) {
-            continue;
-        }
-        let conditions = conditions(rule);
-        let body = body(rule);
-        let last = conditions.is_empty() && rule.access == Access::ALL;
-        let total = conditions.len() + body.len();
-        for (index, mut instruction) in conditions.into_iter().chain(body).enumerate() {
-            // All that is marked jumps to behind the rule.
-            if instruction.offset == SKIP {
-                instruction.offset = i16::try_from(total - index - 1).unwrap_or(0);
-            }
+    let rules = deciding(rules);
+    if rules.iter().any(|rule| device(rule).is_some()) {
+        code.extend([
+            Instruction { code: MOV_REG, dst: DEVICE, src: MAJOR, offset: 0, value: 0 },
+            op(LSH, DEVICE, MINOR_BITS),
+            Instruction { code: OR_REG, dst: DEVICE, src: MINOR, offset: 0, value: 0 },
+        ]);
+    }
+    let alike = |a: &&DeviceRule, b: &&DeviceRule| {
+        device(a).is_some() && device(b).is_some() && a.kind == b.kind && a.allow == b.allow
+    };
+    // No jump of a program goes further than 2^15 instructions.
+    for alike in rules.chunk_by(alike).flat_map(|alike| alike.chunks(256)) {
+        let Some(rule) = alike.first() else { continue };
+        let mut part = conditions(rule, alike);
+        let last = part.is_empty() && rule.access == Access::ALL;
+        part.extend(body(rule));
+        let total = part.len();
+        for (index, mut instruction) in part.into_iter().enumerate() {
+            // All that is marked jumps to behind the rule, or to its end, two instructions.
+            let target = match instruction.offset {
+                SKIP => total,
+                DECIDE => total - 2,
+                _ => index + 1,
+            };
+            instruction.offset = i16::try_from(target - index - 1).unwrap_or(0);
             code.push(instruction);
         }
         if last {
@@ -102,19 +123,52 @@ pub(super) fn instructions(rules: &[DeviceRule]) -> Vec<Instruction> {
     code
 }
 
+/// The rules that decide anything, the last first. Engines list the default devices, which follow once
+/// more; every instruction costs at load.
+fn deciding(rules: &[DeviceRule]) -> Vec<&DeviceRule> {
+    let later = |index: usize| rules.iter().skip(index + 1);
+    let rules = rules.iter().enumerate().rev();
+    rules
+        .filter(|(index, rule)| !later(*index).any(|later| later.decides_all_of(rule)))
+        .map(|(_, rule)| rule)
+        .collect()
+}
+
+/// Bits of a minor number in a `dev_t`.
+const MINOR_BITS: i32 = 20;
+
+/// The number of the one device that a rule is about in every respect.
+fn device(rule: &DeviceRule) -> Option<i32> {
+    let (Some(major), Some(minor)) = (rule.major, rule.minor) else { return None };
+    (rule.access == Access::ALL).then_some((major << MINOR_BITS | minor).cast_signed())
+}
+
 /// Marks a jump to behind the rule, until its length is known.
 const SKIP: i16 = i16::MAX;
+/// The same for a jump to where the rule decides.
+const DECIDE: i16 = i16::MAX - 1;
 
 fn skip_if(code: u8, register: u8, value: i32) -> Instruction {
     Instruction { code, dst: register, src: 0, offset: SKIP, value }
 }
 
-fn conditions(rule: &DeviceRule) -> Vec<Instruction> {
+/// What sends the program past `rule`, or past the rules `alike` about one device each.
+fn conditions(rule: &DeviceRule, alike: &[&DeviceRule]) -> Vec<Instruction> {
     let mut code = Vec::with_capacity(8);
     match rule.kind {
         DeviceKind::All => {}
         DeviceKind::Block => code.push(skip_if(JNE, TYPE, BLOCK)),
         DeviceKind::Char => code.push(skip_if(JNE, TYPE, CHAR)),
+    }
+    let devices: Vec<i32> = alike.iter().filter_map(|rule| device(rule)).collect();
+    if let Some((last, others)) = devices.split_last() {
+        code.extend(
+            others
+                .iter()
+                .map(|number| Instruction { offset: DECIDE, ..skip_if(JEQ32, DEVICE, *number) }),
+        );
+        code.push(skip_if(JNE32, DEVICE, *last));
+        return code;
     }
     for (register, number) in [(MAJOR, rule.major), (MINOR, rule.minor)] {
         if let Some(number) = number {

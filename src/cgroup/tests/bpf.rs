@@ -1,5 +1,6 @@
 use super::super::bpf::{
-    AND, EXIT, Instruction, JEQ, JNE, LOAD_U32, MOV, MOV_REG, RSH, instructions, program,
+    AND, EXIT, Instruction, JEQ, JEQ32, JNE, JNE32, LOAD_U32, LSH, MOV, MOV_REG, OR_REG, RSH,
+    instructions, program,
 };
 use super::super::devices::{Access, DeviceKind, DeviceRule};
 use super::devices::list;
@@ -46,9 +47,14 @@ fn run(code: &[Instruction], kind: u32, major: u32, minor: u32, access: u8) -> u
             MOV_REG => registers[dst] = registers[src],
             AND => registers[dst] &= value,
             RSH => registers[dst] >>= value,
+            LSH => registers[dst] <<= value,
+            OR_REG => registers[dst] |= registers[src],
+            // Of 32 bits, the others are not looked at.
+            JEQ32 if registers[dst] as u32 == value as u32 => at += jump,
+            JNE32 if registers[dst] as u32 != value as u32 => at += jump,
             JEQ if registers[dst] == value => at += jump,
             JNE if registers[dst] != value => at += jump,
-            JEQ | JNE => {}
+            JEQ | JNE | JEQ32 | JNE32 => {}
             EXIT => return registers[0],
             other => panic!("opcode {other:#x}"),
         }
@@ -114,6 +120,17 @@ fn program_agrees_with_the_meaning_of_random_lists() {
             }
         }
     }
+}
+
+/// What the kernel's verifier has to follow at every create: a branch for each device, not three.
+#[test]
+fn devices_of_a_list_share_their_end() {
+    let rules =
+        list(&["- a *:* rwm", "+ c 1:3 rwm", "+ c 1:5 rwm", "+ c 5:2 rwm", "+ c 4095:9 rwm"]);
+    let code = instructions(&rules);
+    assert_eq!(code.iter().filter(|one| [JEQ32, JNE32].contains(&one.code)).count(), 4);
+    assert_eq!(code.iter().filter(|one| [JEQ, JNE].contains(&one.code)).count(), 1, "the type");
+    assert_eq!(code.iter().filter(|one| one.code == EXIT).count(), 2);
 }
 
 /// The verifier refuses code that nothing reaches, so nothing follows a rule for everything.
