@@ -30,176 +30,207 @@ pub const COMMANDS: &[(&str, &str)] = &[
     ("features", "Print what this runtime can do"),
 ];
 
-fn value(name: &'static str, value_name: &'static str, help: &'static str) -> Arg {
-    Arg::new(name)
-        .long(name)
-        .value_name(value_name)
-        .help(help)
-        .action(ArgAction::Append)
-        .num_args(1)
-        .allow_hyphen_values(true)
-        .value_parser(clap::value_parser!(OsString))
+/// An option; without a name for its value it is a flag. Tables of these and not calls for each: a call's
+/// value passes through a stack of its own, page after page, at every start.
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    name: &'static str,
+    short: Option<char>,
+    value_name: Option<&'static str>,
+    help: &'static str,
+    hidden: bool,
 }
 
-fn flag(name: &'static str, help: &'static str) -> Arg {
-    Arg::new(name).long(name).help(help).action(ArgAction::SetTrue)
+const fn flag(name: &'static str, help: &'static str) -> Entry {
+    Entry { name, short: None, value_name: None, help, hidden: false }
 }
 
-fn id() -> Arg {
-    Arg::new("id").required(true).value_name("ID").help("The container's id")
+const fn value(name: &'static str, value_name: &'static str, help: &'static str) -> Entry {
+    Entry { value_name: Some(value_name), ..flag(name, help) }
 }
 
-fn with_globals(command: Command) -> Command {
-    command
-        .arg(value("root", "DIR", "Where containers' states are kept [default: /run/onggi]"))
-        .arg(value("log", "FILE", "Append messages to this file, too"))
-        .arg(value("log-format", "text|json", "Form of the log's lines [default: text]"))
-        .arg(value("log-level", "error|warning|debug", "What to tell [default: warning]"))
-        .arg(flag("debug", "Write debug messages to the log, or to stderr without one"))
-        .arg(flag("systemd-cgroup", "Let systemd make cgroups, as --cgroup-manager systemd"))
-        .arg(value(
-            "cgroup-manager",
-            "cgroupfs|systemd|disabled",
-            "Who makes cgroups [default: cgroupfs]",
-        ))
-        .arg(value(
-            "rootless",
-            "auto|true|false",
-            "Let errors of cgroups pass for want of rights [default: auto]",
-        ))
-        .arg(value("deadline", "TIME", "Give up, and take everything back, after this time"))
-        .arg(value("criu", "FILE", "Ignored, for old callers").hide(true))
-}
+impl Entry {
+    const fn short(self, short: char) -> Self {
+        Self { short: Some(short), ..self }
+    }
 
-fn pid_options(command: Command) -> Command {
-    command
-        .arg(value("console-socket", "SOCKET", "Send the terminal's master to this unix socket"))
-        .arg(value("pidfd-socket", "SOCKET", "Send a pidfd of the process to this unix socket"))
-        .arg(value("pid-file", "FILE", "Write the pid of the process to this file"))
-        .arg(value("preserve-fds", "N", "Pass N more descriptors, from 3 on, to the process"))
-}
+    const fn hide(self) -> Self {
+        Self { hidden: true, ..self }
+    }
 
-fn bundle_options(command: Command) -> Command {
-    let bundle = value("bundle", "DIR", "Directory of the bundle [default: the current one]");
-    let config = value("config", "FILE", "The configuration in it [default: config.json]");
-    pid_options(command.arg(bundle.short('b')).arg(config.short('f')))
-        .arg(flag("no-pivot", "Do not use pivot_root(2), which an initramfs does not allow"))
-        .arg(flag("no-new-keyring", "Keep the caller's session keyring"))
-        .arg(flag("no-subreaper", "Accepted: the runtime never is a subreaper"))
-}
-
-/// The definition of one command.
-pub fn definition(name: &str) -> Command {
-    let known = COMMANDS.iter().find(|(known, _)| *known == name).copied();
-    let (name, about) = known.unwrap_or(("help", ""));
-    let command = Command::new(name).about(about);
-    let format = |choice| value("format", choice, "Form of the output [default: table]").short('f');
-    match name {
-        "create" => bundle_options(command).arg(id()),
-        "run" => bundle_options(command)
-            .arg(flag("detach", "Return when the program has been executed").short('d'))
-            .arg(flag("keep", "Do not delete the container when it has ended"))
-            .arg(id()),
-        "exec" => exec_definition(command),
-        "kill" => command
-            .arg(flag("all", "Signal every process of the container").short('a'))
-            .arg(id())
-            .arg(
-                Arg::new("signal")
-                    .value_name("SIGNAL")
-                    .help("Name or number [default: TERM]")
-                    .allow_hyphen_values(true),
-            ),
-        "delete" => command
-            .arg(flag("force", "Kill it if it runs; succeed if it is not there").short('f'))
-            .arg(id()),
-        "list" => command.arg(format("table|json")).arg(flag("quiet", "Print only ids").short('q')),
-        "ps" => command.arg(format("table|json")).arg(id()).arg(
-            Arg::new("options")
-                .num_args(0..)
-                .trailing_var_arg(true)
-                .allow_hyphen_values(true)
-                .value_name("PS-OPTIONS")
-                .help("Options of ps(1) for the table [default: -ef]"),
-        ),
-        "update" => update_definition(command),
-        "events" => command
-            .arg(value("interval", "TIME", "Time between statistics [default: 5s]"))
-            .arg(flag("stats", "Print the statistics once"))
-            .arg(id()),
-        "stats" => command
-            .arg(format("table|json|openmetrics"))
-            .arg(flag("watch", "Go on, and print again when something happens").short('w'))
-            .arg(value("interval", "TIME", "With --watch: print at least so often [default: 5s]"))
-            .arg(Arg::new("ids").num_args(0..).value_name("ID").help("Containers [default: all]")),
-        "gc" => command.arg(flag("dry-run", "Only tell what would be removed").short('n')),
-        "spec" => command
-            .arg(value("bundle", "DIR", "Where to write it [default: here]").short('b'))
-            .arg(flag("rootless", "Write one for a user without rights to the host")),
-        "check" => check_definition(command),
-        "features" => command,
-        _ => command.arg(id()),
+    fn arg(self) -> Arg {
+        let arg = Arg::new(self.name).long(self.name).help(self.help).short(self.short);
+        let arg = if self.hidden { arg.hide(true) } else { arg };
+        let Some(value_name) = self.value_name else { return arg.action(ArgAction::SetTrue) };
+        arg.value_name(value_name)
+            .action(ArgAction::Append)
+            .num_args(1)
+            .allow_hyphen_values(true)
+            .value_parser(clap::value_parser!(OsString))
     }
 }
 
-fn check_definition(command: Command) -> Command {
-    command
-        .arg(
-            value("bundle", "DIR", "Directory of the bundle [default: the current one]").short('b'),
-        )
-        .arg(flag("host", "Tell what this host offers and lacks"))
-        .arg(value("format", "text|json", "Form of the output [default: text]").short('f'))
-        .arg(Arg::new("file").value_name("FILE").help("The configuration [default: config.json]"))
+const GLOBALS: &[Entry] = &[
+    value("root", "DIR", "Where containers' states are kept [default: /run/onggi]"),
+    value("log", "FILE", "Append messages to this file, too"),
+    value("log-format", "text|json", "Form of the log's lines [default: text]"),
+    value("log-level", "error|warning|debug", "What to tell [default: warning]"),
+    flag("debug", "Write debug messages to the log, or to stderr without one"),
+    flag("systemd-cgroup", "Let systemd make cgroups, as --cgroup-manager systemd"),
+    value("cgroup-manager", "cgroupfs|systemd|disabled", "Who makes cgroups [default: cgroupfs]"),
+    value(
+        "rootless",
+        "auto|true|false",
+        "Let errors of cgroups pass for want of rights [default: auto]",
+    ),
+    value("deadline", "TIME", "Give up, and take everything back, after this time"),
+    value("criu", "FILE", "Ignored, for old callers").hide(),
+];
+
+const PROCESS: &[Entry] = &[
+    value("console-socket", "SOCKET", "Send the terminal's master to this unix socket"),
+    value("pidfd-socket", "SOCKET", "Send a pidfd of the process to this unix socket"),
+    value("pid-file", "FILE", "Write the pid of the process to this file"),
+    value("preserve-fds", "N", "Pass N more descriptors, from 3 on, to the process"),
+];
+
+const BUNDLE: &[Entry] = &[
+    value("bundle", "DIR", "Directory of the bundle [default: the current one]").short('b'),
+    value("config", "FILE", "The configuration in it [default: config.json]").short('f'),
+];
+
+const CREATE: &[Entry] = &[
+    flag("no-pivot", "Do not use pivot_root(2), which an initramfs does not allow"),
+    flag("no-new-keyring", "Keep the caller's session keyring"),
+    flag("no-subreaper", "Accepted: the runtime never is a subreaper"),
+];
+
+const DETACH: Entry = flag("detach", "Return when the program has been executed").short('d');
+const RUN: &[Entry] = &[DETACH, flag("keep", "Do not delete the container when it has ended")];
+const KILL: &[Entry] = &[flag("all", "Signal every process of the container").short('a')];
+const DELETE: &[Entry] =
+    &[flag("force", "Kill it if it runs; succeed if it is not there").short('f')];
+const TABLE_OR_JSON: Entry =
+    value("format", "table|json", "Form of the output [default: table]").short('f');
+const LIST: &[Entry] = &[TABLE_OR_JSON, flag("quiet", "Print only ids").short('q')];
+const EVENTS: &[Entry] = &[
+    value("interval", "TIME", "Time between statistics [default: 5s]"),
+    flag("stats", "Print the statistics once"),
+];
+const STATS: &[Entry] = &[
+    value("format", "table|json|openmetrics", "Form of the output [default: table]").short('f'),
+    flag("watch", "Go on, and print again when something happens").short('w'),
+    value("interval", "TIME", "With --watch: print at least so often [default: 5s]"),
+];
+const GC: &[Entry] = &[flag("dry-run", "Only tell what would be removed").short('n')];
+const SPEC: &[Entry] = &[
+    value("bundle", "DIR", "Where to write it [default: here]").short('b'),
+    flag("rootless", "Write one for a user without rights to the host"),
+];
+const CHECK: &[Entry] = &[
+    value("bundle", "DIR", "Directory of the bundle [default: the current one]").short('b'),
+    flag("host", "Tell what this host offers and lacks"),
+    value("format", "text|json", "Form of the output [default: text]").short('f'),
+];
+const UPDATE: &[Entry] = &[
+    value("resources", "FILE", "JSON like linux.resources; - for standard input").short('r'),
+    value("l3-cache-schema", "LINES", "Lines for the schemata of its resctrl group"),
+    value("mem-bw-schema", "LINE", "Its line MB: there"),
+];
+const EXEC: &[Entry] = &[
+    value("process", "FILE", "Take the whole process from this JSON file").short('p'),
+    value("cwd", "PATH", "Working directory in the container"),
+    value("env", "NAME=VALUE", "Set a variable; may be repeated").short('e'),
+    flag("tty", "Give the process a terminal").short('t'),
+    value("user", "UID[:GID]", "Run as this user; numbers only").short('u'),
+    value("additional-gids", "GID", "Add a group; may be repeated").short('g'),
+    value("cap", "CAPABILITY", "Add a capability; may be repeated").short('c'),
+    value("apparmor", "PROFILE", "AppArmor profile of the process"),
+    value("process-label", "LABEL", "SELinux label of the process"),
+    flag("no-new-privs", "Never let the process gain privileges"),
+    DETACH,
+    value("cgroup", "[CTRL:]PATH", "Use this sub-cgroup of the container's"),
+    flag("ignore-paused", "Enter a paused container, too"),
+    flag("contain", "End what the process has started when it ends"),
+    value("timeout", "TIME", "Kill it and all it has started after this time"),
+    flag("die-with-parent", "Kill it and all it has started when the caller dies"),
+];
+
+/// The options of one command.
+fn entries(name: &str) -> Vec<Entry> {
+    let lists: &[&[Entry]] = match name {
+        "create" => &[BUNDLE, PROCESS, CREATE],
+        "run" => &[BUNDLE, PROCESS, CREATE, RUN],
+        "exec" => &[EXEC, PROCESS],
+        "kill" => &[KILL],
+        "delete" => &[DELETE],
+        "list" => &[LIST],
+        "ps" => &[&[TABLE_OR_JSON]],
+        "update" => return update_entries(),
+        "events" => &[EVENTS],
+        "stats" => &[STATS],
+        "gc" => &[GC],
+        "spec" => &[SPEC],
+        "check" => &[CHECK],
+        _ => &[],
+    };
+    lists.concat()
 }
 
-fn update_definition(command: Command) -> Command {
-    let command = LIMITS.iter().fold(command, |command, (name, _, kind, help)| {
+fn update_entries() -> Vec<Entry> {
+    let limits = LIMITS.iter().map(|(name, _, kind, help)| {
         let value_name = match kind {
             Kind::Size => "BYTES",
             Kind::Number => "N",
             Kind::Text => "LIST",
         };
-        command.arg(value(name, value_name, help))
+        value(name, value_name, help)
     });
-    let command = IGNORED
-        .iter()
-        .fold(command, |command, name| command.arg(value(name, "N", "Ignored").hide(true)));
-    command
-        .arg(
-            value("resources", "FILE", "JSON like linux.resources; - for standard input")
-                .short('r'),
-        )
-        .arg(value("l3-cache-schema", "LINES", "Lines for the schemata of its resctrl group"))
-        .arg(value("mem-bw-schema", "LINE", "Its line MB: there"))
-        .arg(id())
+    let ignored = IGNORED.iter().map(|name| value(name, "N", "Ignored").hide());
+    limits.chain(ignored).chain(UPDATE.iter().copied()).collect()
 }
 
-fn exec_definition(command: Command) -> Command {
-    let command = command
-        .arg(value("process", "FILE", "Take the whole process from this JSON file").short('p'))
-        .arg(value("cwd", "PATH", "Working directory in the container"))
-        .arg(value("env", "NAME=VALUE", "Set a variable; may be repeated").short('e'))
-        .arg(flag("tty", "Give the process a terminal").short('t'))
-        .arg(value("user", "UID[:GID]", "Run as this user; numbers only").short('u'))
-        .arg(value("additional-gids", "GID", "Add a group; may be repeated").short('g'))
-        .arg(value("cap", "CAPABILITY", "Add a capability; may be repeated").short('c'))
-        .arg(value("apparmor", "PROFILE", "AppArmor profile of the process"))
-        .arg(value("process-label", "LABEL", "SELinux label of the process"))
-        .arg(flag("no-new-privs", "Never let the process gain privileges"))
-        .arg(flag("detach", "Return when the program has been executed").short('d'))
-        .arg(value("cgroup", "[CTRL:]PATH", "Use this sub-cgroup of the container's"))
-        .arg(flag("ignore-paused", "Enter a paused container, too"))
-        .arg(flag("contain", "End what the process has started when it ends"))
-        .arg(value("timeout", "TIME", "Kill it and all it has started after this time"))
-        .arg(flag("die-with-parent", "Kill it and all it has started when the caller dies"));
-    pid_options(command).arg(id()).arg(
-        Arg::new("command")
-            .num_args(0..)
-            .trailing_var_arg(true)
-            .allow_hyphen_values(true)
-            .value_name("COMMAND")
-            .help("The program and its arguments"),
-    )
+/// What one command takes besides options, in order.
+fn operands(name: &str) -> Vec<Arg> {
+    let id = || Arg::new("id").required(true).value_name("ID").help("The container's id");
+    let rest = |name| Arg::new(name).num_args(0..).trailing_var_arg(true).allow_hyphen_values(true);
+    match name {
+        "list" | "gc" | "spec" | "features" => Vec::new(),
+        "kill" => vec![
+            id(),
+            Arg::new("signal")
+                .value_name("SIGNAL")
+                .help("Name or number [default: TERM]")
+                .allow_hyphen_values(true),
+        ],
+        "ps" => vec![
+            id(),
+            rest("options")
+                .value_name("PS-OPTIONS")
+                .help("Options of ps(1) for the table [default: -ef]"),
+        ],
+        "exec" => {
+            vec![id(), rest("command").value_name("COMMAND").help("The program and its arguments")]
+        }
+        "stats" => {
+            vec![Arg::new("ids").num_args(0..).value_name("ID").help("Containers [default: all]")]
+        }
+        "check" => vec![
+            Arg::new("file").value_name("FILE").help("The configuration [default: config.json]"),
+        ],
+        _ => vec![id()],
+    }
+}
+
+/// The definition of one command.
+pub fn definition(name: &str) -> Command {
+    define(name, entries(name))
+}
+
+fn define(name: &str, entries: Vec<Entry>) -> Command {
+    let known = COMMANDS.iter().find(|(known, _)| *known == name).copied();
+    let (name, about) = known.unwrap_or(("help", ""));
+    Command::new(name).about(about).args(entries.into_iter().map(Entry::arg)).args(operands(name))
 }
 
 /// The program's definition with one command, or with all of them for help.
@@ -210,23 +241,20 @@ pub fn program(command: &str) -> Command {
         .disable_help_subcommand(true)
         .args_override_self(true)
         .term_width(120)
-        .arg(flag("version", "Print version, commit and specification").short('v'));
-    let top = with_globals(top);
-    // Options may come after the command as well.
-    let with = |name: &str| with_globals_where_free(definition(name));
+        .arg(flag("version", "Print version, commit and specification").short('v').arg())
+        .args(GLOBALS.iter().map(|entry| entry.arg()));
     if COMMANDS.iter().any(|(known, _)| *known == command) {
-        top.subcommand(with(command))
+        top.subcommand(with_globals(command))
     } else {
-        COMMANDS.iter().fold(top, |top, (name, _)| top.subcommand(with(name)))
+        COMMANDS.iter().fold(top, |top, (name, _)| top.subcommand(with_globals(name)))
     }
 }
 
-/// The global options, except those whose name the command uses itself.
-fn with_globals_where_free(command: Command) -> Command {
-    let taken: Vec<String> =
-        command.get_arguments().filter_map(|arg| arg.get_long().map(str::to_owned)).collect();
-    with_globals(Command::new("globals")).get_arguments().fold(command, |command, arg| {
-        let long = arg.get_long().unwrap_or_default().to_owned();
-        if taken.contains(&long) { command } else { command.arg(arg.clone().hide(true)) }
-    })
+/// A command whose options may be the global ones, too, except those whose name it uses itself.
+fn with_globals(name: &str) -> Command {
+    let mut all = entries(name);
+    let own = all.clone();
+    let free = GLOBALS.iter().filter(|global| own.iter().all(|own| own.name != global.name));
+    all.extend(free.map(|global| global.hide()));
+    define(name, all)
 }
