@@ -128,24 +128,26 @@ pub fn open_dir_in(root: BorrowedFd<'_>, id: &str) -> Result<Option<OwnedFd>> {
     }
 }
 
-/// Removes a state directory that holds nothing but our files.
-pub fn remove_dir(root: BorrowedFd<'_>, id: &str) -> Result<()> {
-    let name = sys::cstr("rmdir", id)?;
-    let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW;
-    let dir = match sys::fs::openat(root, &name, flags, 0) {
-        Ok(dir) => dir,
-        Err(error) if error.errno == libc::ENOENT => return Ok(()),
-        Err(error) => return Err(error.into()),
-    };
-    for file in FILES {
-        absent(sys::fs::unlinkat(dir.as_fd(), file, 0))?;
+/// Removes a state directory; one that is not there has been removed.
+pub fn remove_named(root: BorrowedFd<'_>, id: &str) -> Result<()> {
+    match open_dir_in(root, id)? {
+        Some(dir) => remove_dir(root, id, dir.as_fd()),
+        None => Ok(()),
     }
-    remove_notify(dir.as_fd())?;
+}
+
+/// Removes the state directory `dir`, whose name is the id, and all in it.
+pub fn remove_dir(root: BorrowedFd<'_>, id: &str, dir: BorrowedFd<'_>) -> Result<()> {
+    let name = sys::cstr("rmdir", id)?;
+    for file in FILES {
+        absent(sys::fs::unlinkat(dir, file, 0))?;
+    }
+    remove_notify(dir)?;
     match sys::fs::unlinkat(root, &name, libc::AT_REMOVEDIR) {
         // Files that are none of ours: a damaged directory must be removable all the same.
         Err(error) if error.errno == libc::ENOTEMPTY => {
-            for file in sys::fs::list(dir.as_fd())? {
-                absent(sys::fs::unlinkat(dir.as_fd(), &file, 0))?;
+            for file in sys::fs::list(dir)? {
+                absent(sys::fs::unlinkat(dir, &file, 0))?;
             }
             absent(sys::fs::unlinkat(root, &name, libc::AT_REMOVEDIR))
         }
@@ -225,8 +227,7 @@ impl Container {
 
     /// Takes the container's lock, for as long as the result lives.
     pub fn lock(&self) -> Result<Lock<'_>> {
-        sys::fs::flock(self.dir.as_fd(), libc::LOCK_EX)?;
-        Ok(Lock { dir: self.dir.as_fd() })
+        lock(self.dir.as_fd())
     }
 
     /// A pidfd of the living init.
@@ -379,6 +380,12 @@ impl Drop for Lock<'_> {
         // Cannot fail on what is locked, and the end of the process would do it, too.
         drop(sys::fs::flock(self.dir, libc::LOCK_UN));
     }
+}
+
+/// Takes the lock of a container's directory, for as long as the result lives.
+pub fn lock(dir: BorrowedFd<'_>) -> Result<Lock<'_>> {
+    sys::fs::flock(dir, libc::LOCK_EX)?;
+    Ok(Lock { dir })
 }
 
 /// Takes the lock of a container's directory; `None` when somebody else has it.

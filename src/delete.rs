@@ -8,19 +8,32 @@ use crate::cgroup::{Group, Mounts};
 use crate::container::{self, Container, Status};
 use crate::error::{Code, DOES_NOT_EXIST, Error, Finding, NOT_RUNNING, Result};
 use crate::spawn::UNDO_DEADLINE;
+use crate::state::State;
 use crate::{bundle, hooks, spawn, sys};
 
 /// Deletes a container; with `force` also a living or half-made one. Success means that its
 /// processes, cgroups and state are gone. Returns warnings.
 pub fn delete(root: &Path, id: &str, force: bool) -> Result<Vec<Finding>> {
     crate::plan::check::container_id(id).map_err(|text| Error::text(Code::E_ID_INVALID, text))?;
-    let container = match Container::open(root, id) {
-        Ok(container) => container,
-        Err(error) if error.to_string() == DOES_NOT_EXIST => {
-            return delete_unrecorded(root, id, force);
+    let missing = || {
+        if force {
+            return Ok(Vec::new());
         }
-        Err(error) => return Err(error),
+        Err(Error::text(Code::E_NOT_FOUND, DOES_NOT_EXIST))
     };
+    let Some(root) = container::open_root(root)? else { return missing() };
+    let root = root.as_fd();
+    let Some(dir) = container::open_dir_in(root, id)? else { return missing() };
+    let held = sys::fs::duplicate(dir.as_fd())?;
+    let _lock = container::lock(held.as_fd())?;
+    let Some(state) = State::load(dir.as_fd())? else {
+        // Another delete was faster, or create died before it had done anything else.
+        if force && sys::fs::fstat(dir.as_fd())?.st_nlink > 0 {
+            container::remove_dir(root, id, dir.as_fd())?;
+        }
+        return missing();
+    };
+    let mut container = Container { dir, state };
     let status = container.status()?;
     if !force && !matches!(status, Status::Stopped | Status::Created) {
         return Err(Error::text(
@@ -32,30 +45,19 @@ pub fn delete(root: &Path, id: &str, force: bool) -> Result<Vec<Finding>> {
     if let Some(creator) = container::open_process(container.state.creator, &container.state.boot)?
     {
         end(creator.as_fd(), "the runtime that creates it")?;
+        // What it did last.
+        match State::load(container.dir.as_fd())? {
+            Some(state) => container.state = state,
+            // It took everything back.
+            None => return missing(),
+        }
     }
-    let _lock = container.lock()?;
-    // What the creator did last.
-    let container = match Container::open(root, id) {
-        Ok(container) => container,
-        // Another delete was faster.
-        Err(error) if force && error.to_string() == DOES_NOT_EXIST => return Ok(Vec::new()),
-        Err(error) => return Err(error),
-    };
     remove(root, &container)
-}
-
-/// A directory without a record: create died before it had done anything else.
-fn delete_unrecorded(root: &Path, id: &str, force: bool) -> Result<Vec<Finding>> {
-    match (force, container::open_root(root)?) {
-        (false, _) => Err(Error::text(Code::E_NOT_FOUND, DOES_NOT_EXIST)),
-        (true, None) => Ok(Vec::new()),
-        (true, Some(root)) => container::remove_dir(root.as_fd(), id).map(|()| Vec::new()),
-    }
 }
 
 /// Kills what is left and removes everything, the record last: until it is gone, delete can be tried
 /// again.
-pub fn remove(root: &Path, container: &Container) -> Result<Vec<Finding>> {
+pub fn remove(root: BorrowedFd<'_>, container: &Container) -> Result<Vec<Finding>> {
     let committed = !container.state.created.is_empty();
     if let Some(init) = container.init()? {
         thaw(container)?;
@@ -80,9 +82,7 @@ pub fn remove(root: &Path, container: &Container) -> Result<Vec<Finding>> {
         spawn::pid_file::remove_temporary(path, &container.state.id)?;
     }
     let warnings = poststop(container);
-    let root = container::open_root(root)?
-        .ok_or_else(|| Error::text(Code::E_NOT_FOUND, DOES_NOT_EXIST))?;
-    container::remove_dir(root.as_fd(), &container.state.id)?;
+    container::remove_dir(root, &container.state.id, container.dir.as_fd())?;
     Ok(warnings)
 }
 
@@ -139,13 +139,10 @@ fn wait_end(fd: BorrowedFd<'_>, deadline: Duration, failure: &str) -> Result<()>
 /// poststop hooks; their failures are only told (runtime.md, "Lifecycle").
 fn poststop(container: &Container) -> Vec<Finding> {
     let run = || -> Result<Vec<Finding>> {
-        if container.state.created.is_empty() {
+        if container.state.created.is_empty() || !container.state.poststop {
             return Ok(Vec::new());
         }
         let config = container.config()?;
-        if !config.windows(8).any(|window| window == b"poststop") {
-            return Ok(Vec::new());
-        }
         let (spec, _) = bundle::config(&config)?;
         let mut findings = crate::error::Findings::default();
         let planned = crate::plan::hooks::plan(&spec, &mut findings);

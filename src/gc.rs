@@ -31,7 +31,7 @@ pub fn collect(root: &Path, remove: bool) -> Result<Report> {
     let mut report = Report::default();
     let Some(dir) = container::open_root(root)? else { return Ok(report) };
     for id in container::ids(dir.as_fd())? {
-        if let Err(error) = one(root, dir.as_fd(), &id, remove, &mut report) {
+        if let Err(error) = one(dir.as_fd(), &id, remove, &mut report) {
             let text = format!("{id}: {error}");
             report.failures.push(Error::text(error.code(), text));
         }
@@ -39,13 +39,7 @@ pub fn collect(root: &Path, remove: bool) -> Result<Report> {
     Ok(report)
 }
 
-fn one(
-    path: &Path,
-    root: BorrowedFd<'_>,
-    id: &str,
-    remove: bool,
-    report: &mut Report,
-) -> Result<()> {
+fn one(root: BorrowedFd<'_>, id: &str, remove: bool, report: &mut Report) -> Result<()> {
     let Some(dir) = container::open_dir_in(root, id)? else { return Ok(()) };
     // Who holds the lock is at work on it.
     let held = sys::fs::duplicate(dir.as_fd())?;
@@ -66,7 +60,7 @@ fn one(
     let others = others(&container.state)?;
     let what = contents(&container)?;
     if remove {
-        report.warnings.extend(delete::remove(path, &container)?);
+        report.warnings.extend(delete::remove(root, &container)?);
     }
     report.told(id, why, &what, remove);
     report.lines.extend(others.into_iter().map(|other| format!("{id}: left {other}")));
@@ -110,7 +104,7 @@ fn unrecorded(
         return Ok(());
     }
     if remove {
-        container::remove_dir(root, id)?;
+        container::remove_dir(root, id, dir)?;
     }
     report.told(id, "create did not begin", &["its state directory".to_owned()], remove);
     Ok(())

@@ -87,10 +87,6 @@ fn lossy_option<S: Serializer>(
     path.as_ref().map(|path| path.to_string_lossy()).serialize(to)
 }
 
-fn cgroup<S: Serializer>(record: &Record, to: S) -> std::result::Result<S::Ok, S::Error> {
-    record.to_json().serialize(to)
-}
-
 impl RdtRecord {
     fn from_json(value: &Value) -> Option<Self> {
         Some(Self {
@@ -125,7 +121,6 @@ pub struct State {
     /// When it was created, RFC 3339; empty until then.
     pub created: String,
     /// Its cgroups.
-    #[serde(serialize_with = "cgroup")]
     pub cgroup: Record,
     /// Flags of the seccomp filter in `seccomp.bpf`, if there is one.
     pub seccomp_flags: Option<u32>,
@@ -147,6 +142,8 @@ pub struct State {
     pub keep_groups: bool,
     /// It has poststart hooks, so that start need not read the configuration to know.
     pub poststart: bool,
+    /// It has poststop hooks, so that delete need not.
+    pub poststop: bool,
     /// Its resctrl group.
     pub rdt: Option<RdtRecord>,
     /// Network devices that go back if create does not succeed.
@@ -199,6 +196,7 @@ impl State {
             chroot: flag("chroot"),
             keep_groups: flag("keepGroups"),
             poststart: flag("poststart"),
+            poststop: flag("poststop"),
             memory_policy: value.get("memoryPolicy").and_then(|policy| {
                 let mode = u32::try_from(policy.get(0)?.as_u64()?).ok()?;
                 let nodes = policy.get(1)?.as_array()?.iter().filter_map(Value::as_u64);

@@ -1,6 +1,8 @@
 //! What the state keeps of a container's cgroups, so that later commands need not look at the host.
 
-use serde_json::{Value, json};
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
+use serde_json::Value;
 
 use super::path;
 use super::plan::Manager;
@@ -55,37 +57,46 @@ pub struct Record {
     pub unit: Option<Unit>,
 }
 
-impl Record {
-    /// For state.json. The path is the same nearly everywhere, so it is written once.
-    #[must_use]
-    pub fn to_json(&self) -> Value {
+/// The path is the same nearly everywhere, so it is written once.
+impl Serialize for Record {
+    fn serialize<S: Serializer>(&self, to: S) -> std::result::Result<S::Ok, S::Error> {
         let path = self.places.first().map_or("", |place| place.path.as_str());
-        let dirs: Vec<Value> = self
-            .places
-            .iter()
-            .map(|place| {
-                let mut dir = vec![json!(place.controllers), json!(place.mount)];
-                match (place.path != path, place.inode) {
-                    (false, None) => {}
-                    (false, inode) => dir.extend([Value::Null, json!(inode)]),
-                    (true, None) => dir.push(json!(place.path)),
-                    (true, inode) => dir.extend([json!(place.path), json!(inode)]),
-                }
-                Value::Array(dir)
-            })
-            .collect();
-        let mut json = json!({ "manager": self.manager.name(), "owned": self.owned, "path": path, "dirs": dirs });
-        if let (Some(unit), Some(object)) = (&self.unit, json.as_object_mut()) {
-            let key = if unit.user { "userUnit" } else { "unit" };
-            object.insert(key.to_owned(), unit.name.clone().into());
+        let places: Vec<Written<'_>> =
+            self.places.iter().map(|place| Written { place, path }).collect();
+        let mut map = to.serialize_map(None)?;
+        map.serialize_entry("manager", self.manager.name())?;
+        map.serialize_entry("owned", &self.owned)?;
+        map.serialize_entry("path", path)?;
+        map.serialize_entry("dirs", &places)?;
+        if let Some(unit) = &self.unit {
+            map.serialize_entry(if unit.user { "userUnit" } else { "unit" }, &unit.name)?;
         }
-        json
+        map.end()
     }
+}
 
+/// A place as a list whose end is left off where it says nothing new.
+struct Written<'a> {
+    place: &'a Place,
+    path: &'a str,
+}
+
+impl Serialize for Written<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> std::result::Result<S::Ok, S::Error> {
+        let Place { controllers, mount, path, inode } = self.place;
+        match ((path != self.path).then_some(path), inode) {
+            (None, None) => (controllers, mount).serialize(to),
+            (Some(path), None) => (controllers, mount, path).serialize(to),
+            (path, inode) => (controllers, mount, path, inode).serialize(to),
+        }
+    }
+}
+
+impl Record {
     /// From state.json. Paths are checked again: what deletes directories trusts no file.
     ///
     /// # Errors
-    /// When it is not what [`Record::to_json`] wrote.
+    /// When it is not what [`Record`] is written as.
     pub fn from_json(value: &Value) -> Result<Self> {
         let bad = |what: &str| Error::text(Code::E_STATE_DAMAGED, format!("state: cgroup: {what}"));
         let text = |key: &str| value.get(key).and_then(Value::as_str);

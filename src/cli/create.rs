@@ -43,12 +43,13 @@ pub fn run(globals: &Globals, matches: &ArgMatches) -> anyhow::Result<u8> {
     let detach = args::is_on(matches, "detach");
     let planned = read_and_plan(globals, matches, detach)?;
     let foreground = if detach { None } else { Some(Foreground::begin()?) };
-    let created = make(globals, matches, &planned, false)?;
+    let (created, container) = make(globals, matches, &planned, false)?;
     let id = planned.plan.id.clone();
-    let proxy = match start_container(&globals.root, &id, Some(&planned.plan)) {
+    let proxy = match start_created(&container, &created, &planned.plan) {
         Ok(proxy) => proxy,
         Err(error) => return Err(also_delete(globals, &id, error).into()),
     };
+    drop(container);
     globals.log.tell();
     let Some(foreground) = foreground else {
         wait_for_ready(globals, proxy.as_ref(), &created.pidfd);
@@ -65,13 +66,30 @@ pub fn run(globals: &Globals, matches: &ArgMatches) -> anyhow::Result<u8> {
 /// `onggi start`
 pub fn start(globals: &Globals, matches: &ArgMatches) -> anyhow::Result<u8> {
     let id = args::optional_id(matches).unwrap_or_default();
-    let proxy = start_container(&globals.root, &id, None)?;
-    if let Some(proxy) = proxy {
-        if let Some(init) = Container::open(&globals.root, &id)?.init()? {
-            wait_for_ready(globals, Some(&proxy), &init);
-        }
-    }
+    let container = Container::open(&globals.root, &id)?;
+    let (init, opened) = {
+        let _lock = container.lock()?;
+        let look = container.look(&mut crate::cgroup::Mounts::default())?;
+        let (Status::Created, Some(gate), Some(init)) = (look.status, look.gate, look.init) else {
+            return Err(not_startable(look.status).into());
+        };
+        (init, open_gate(&container, &gate)?)
+    };
+    let proxy = see_started(&container, &init, opened, None)?;
+    wait_for_ready(globals, proxy.as_ref(), &init);
     Ok(0)
+}
+
+/// The same for a container that this process has just created: nobody else has seen it wait.
+fn start_created(container: &Container, created: &Created, plan: &Plan) -> Result<Option<Proxy>> {
+    let opened = {
+        let _lock = container.lock()?;
+        match container.gate()? {
+            Some(gate) => open_gate(container, &gate)?,
+            None => return Err(not_startable(container.status()?)),
+        }
+    };
+    see_started(container, &created.pidfd, opened, Some(plan))
 }
 
 /// Stays until the container says that it is ready, or has ended. It runs by now: what fails is told, and
@@ -135,7 +153,7 @@ fn make(
     matches: &ArgMatches,
     planned: &Planned,
     waits: bool,
-) -> Result<Created> {
+) -> Result<(Created, Container)> {
     let request = Request {
         root: &globals.root,
         config: &planned.config,
@@ -165,44 +183,49 @@ pub fn listen_env() -> Vec<String> {
     }
 }
 
-/// Opens the gate, waits until init has become the program, runs the poststart hooks. With a plan at
-/// hand the hooks are taken from it, else from the kept configuration.
-fn start_container(root: &Path, id: &str, plan: Option<&Plan>) -> Result<Option<Proxy>> {
-    let container = Container::open(root, id)?;
-    let (pidfd, failures, proxy) = {
-        let _lock = container.lock()?;
-        let look = container.look(&mut crate::cgroup::Mounts::default())?;
-        let (Status::Created, Some(gate), Some(pidfd)) = (look.status, look.gate, look.init) else {
-            return Err(Error::text(
-                Code::E_STATUS,
-                match look.status {
-                    Status::Stopped => "cannot start a container that has stopped",
-                    Status::Running => "cannot start an already running container",
-                    Status::Paused => "cannot start a paused container",
-                    Status::Creating => "cannot start a container that is being created",
-                    Status::Created => NOT_RUNNING,
-                },
-            ));
-        };
-        let flags = libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOFOLLOW;
-        let failures = sys::fs::openat(container.dir.as_fd(), c"error", flags, 0)?;
-        let proxy = Proxy::listen(&container)?;
-        sys::fs::write_all(gate.as_fd(), b"1")?;
-        // From here on it counts as running: nobody else can start it.
-        sys::fs::unlinkat(container.dir.as_fd(), c"gate", 0)?;
-        (pidfd, failures, proxy)
-    };
+/// Why a container in this state is not started.
+fn not_startable(status: Status) -> Error {
+    Error::text(
+        Code::E_STATUS,
+        match status {
+            Status::Stopped => "cannot start a container that has stopped",
+            Status::Running => "cannot start an already running container",
+            Status::Paused => "cannot start a paused container",
+            Status::Creating => "cannot start a container that is being created",
+            Status::Created => NOT_RUNNING,
+        },
+    )
+}
+
+/// Lets init go on, under the container's lock. Where it will tell what fails, and who speaks for it.
+fn open_gate(container: &Container, gate: &OwnedFd) -> Result<(OwnedFd, Option<Proxy>)> {
+    let flags = libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOFOLLOW;
+    let failures = sys::fs::openat(container.dir.as_fd(), c"error", flags, 0)?;
+    let proxy = Proxy::listen(container)?;
+    sys::fs::write_all(gate.as_fd(), b"1")?;
+    // From here on it counts as running: nobody else can start it.
+    sys::fs::unlinkat(container.dir.as_fd(), c"gate", 0)?;
+    Ok((failures, proxy))
+}
+
+/// Waits until init has become the program, runs the poststart hooks. With a plan at hand the hooks are
+/// taken from it, else from the kept configuration.
+fn see_started(
+    container: &Container,
+    init: &OwnedFd,
+    (failures, proxy): (OwnedFd, Option<Proxy>),
+    plan: Option<&Plan>,
+) -> Result<Option<Proxy>> {
     if let Some(failure) = read_failure(&failures)? {
         // Its last words are followed by its end, and until then it would be taken for running.
-        return Err(match sys::fs::poll(&[(pidfd.as_fd(), libc::POLLIN)], LAST_WORDS_MS) {
+        return Err(match sys::fs::poll(&[(init.as_fd(), libc::POLLIN)], LAST_WORDS_MS) {
             Ok(_) => failure,
             Err(error) => failure.and(format_args!("waiting for its end: {error}")),
         });
     }
-    drop(pidfd);
-    poststart(&container, plan).map(|()| proxy).map_err(|error| {
+    poststart(container, plan).map(|()| proxy).map_err(|error| {
         // The spec wants the container stopped when a poststart hook fails (runtime.md, 1.3).
-        match delete::kill(&container, libc::SIGKILL, false) {
+        match delete::kill(container, libc::SIGKILL, false) {
             Ok(()) => error,
             Err(stopped) if stopped.to_string() == NOT_RUNNING => error,
             Err(left) => error.and(format_args!("stopping it: {left}")),

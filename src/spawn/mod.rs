@@ -32,7 +32,7 @@ use serde_json::Value;
 
 use crate::cgroup::Group;
 
-use crate::container::{self, Status};
+use crate::container::{self, Container, Status};
 use crate::error::{Code, Error, Result};
 use crate::host::Host;
 use crate::init::{self, Child, Work};
@@ -92,14 +92,15 @@ pub struct Created {
 }
 
 /// Makes a container up to its gate, or leaves nothing.
-pub fn create(plan: &Plan, host: &Host, request: &Request<'_>) -> Result<Created> {
+pub fn create(plan: &Plan, host: &Host, request: &Request<'_>) -> Result<(Created, Container)> {
     let prepared = prepare::prepare(plan, host)?;
     let agent = plan.listener.as_ref().map(Agent::connect).transpose()?;
     let mut making = Making { agent, ..Making::reserve(plan, host, request)? };
     match making.make(plan, host, request, prepared) {
         Ok(created) => {
-            put_away(making, request.waits);
-            Ok(created)
+            let Making { root, dir, state, networks, agent, .. } = making;
+            put_away((root, networks, agent), request.waits);
+            Ok((created, Container { dir, state }))
         }
         Err(error) => Err(making.undo(plan, error)),
     }
@@ -160,7 +161,7 @@ impl<'a> Making<'a> {
                 terminal: None,
                 agent: None,
             }),
-            Err(error) => Err(also(error, container::remove_dir(root.as_fd(), &plan.id))),
+            Err(error) => Err(also(error, container::remove_named(root.as_fd(), &plan.id))),
         }
     }
 
@@ -193,6 +194,7 @@ impl<'a> Making<'a> {
             memory_policy: policy.map(|policy| (policy.mode, policy.nodes.clone())),
             keep_groups: plan.process.as_ref().is_some_and(|process| process.keep_groups),
             poststart: !plan.hooks.poststart.is_empty(),
+            poststop: !plan.hooks.poststop.is_empty(),
             rdt: None,
             net_devices: Vec::new(),
             network: plan.namespaces.path_of(Kind::Network).map(Path::to_owned),
@@ -481,7 +483,8 @@ impl<'a> Making<'a> {
         if let Some(path) = &self.state.pid_file {
             error = also(error, pid_file::remove_own(path, self.state.init));
         }
-        also(error, container::remove_dir(self.root.as_fd(), &self.state.id))
+        let (root, dir) = (self.root.as_fd(), self.dir.as_fd());
+        also(error, container::remove_dir(root, &self.state.id, dir))
     }
 }
 

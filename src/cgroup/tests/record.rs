@@ -10,7 +10,7 @@ fn record_survives_json() {
             let (placement, _) = planned(&format!(r#"{{"cgroupsPath": "{path}"}}"#), &layout);
             let record = placement.record(&layout);
             assert!(!record.owned);
-            assert_eq!(Record::from_json(&record.to_json()).ok(), Some(record));
+            assert_eq!(Record::from_json(&json!(record)).ok(), Some(record));
         }
     }
 }
@@ -20,7 +20,7 @@ fn record_survives_json() {
 fn record_is_small() {
     let path = format!("/kubepods/burstable/pod{}/{}", "u".repeat(36), "f".repeat(64));
     let (placement, _) = planned(&format!(r#"{{"cgroupsPath": "{path}"}}"#), &hybrid());
-    assert!(placement.record(&hybrid()).to_json().to_string().len() < 800);
+    assert!(json!(placement.record(&hybrid())).to_string().len() < 800);
 }
 
 #[test]
@@ -45,7 +45,7 @@ fn spoilt_records_are_refused() {
         unit[key] = json!("docker-c1.scope");
         let record = Record::from_json(&unit).expect("a record");
         assert_eq!(record.unit.as_ref().map(|unit| unit.user), Some(user));
-        assert_eq!(record.to_json(), unit);
+        assert_eq!(json!(record), unit);
         unit[key] = json!("../x.scope");
         assert!(Record::from_json(&unit).is_err());
     }
