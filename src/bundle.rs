@@ -35,7 +35,8 @@ pub fn read(path: &Path) -> Result<Vec<u8>> {
             format!("{}: not a regular file", path.display()),
         ));
     }
-    sys::fs::read_small(file.as_fd(), MAX_BYTES)
+    let size = usize::try_from(stat.st_size).unwrap_or(MAX_BYTES);
+    sys::fs::read_sized(file.as_fd(), size, MAX_BYTES)
         .map_err(|error| unreadable(error.about(path.display())))
 }
 

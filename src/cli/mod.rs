@@ -25,6 +25,7 @@ mod update;
 pub use spec::default_config;
 
 use std::ffi::OsString;
+use std::mem::ManuallyDrop;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
@@ -111,7 +112,8 @@ pub fn main(argv: Vec<OsString>) -> u8 {
             return fail(&log, &command, "", &Error::text(Code::E_USAGE, text).into());
         }
     };
-    run(&command, &matches)
+    // What it holds goes with the process.
+    run(&command, &ManuallyDrop::new(matches))
 }
 
 fn run(command: &str, matches: &ArgMatches) -> u8 {

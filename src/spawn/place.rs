@@ -105,12 +105,16 @@ pub fn joined<'a>(plan: &Plan, prepared: &'a Prepared, host: &Host) -> Result<Jo
 
 /// clone3, on v2 straight into the cgroup. `None` is the child.
 pub fn clone_into(flags: u64, group: &Group) -> Result<Option<sys::process::Child>> {
-    match sys::process::clone3(flags, group.clone_into()) {
+    let cloned = match sys::process::clone3(flags, group.clone_into()) {
         // The parent cgroup is threaded, so a new one below it starts as invalid for processes.
         Err(error) if error.errno == libc::EOPNOTSUPP && group.clone_into().is_some() => {
             group.make_threaded()?;
-            Ok(sys::process::clone3(flags, group.clone_into())?)
+            sys::process::clone3(flags, group.clone_into())?
         }
-        result => Ok(result?),
+        result => result?,
+    };
+    if cloned.is_some() {
+        sys::heap::keep();
     }
+    Ok(cloned)
 }

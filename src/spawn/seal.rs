@@ -27,7 +27,7 @@ pub fn ensure(argv: Vec<Vec<u8>>) -> Result<()> {
     let exe = sys::fs::open(c"/proc/self/exe", libc::O_RDONLY)
         .map_err(Error::at(Code::E_SEAL, "own executable"))?;
     if is_sealed(exe.as_fd())? {
-        return Ok(());
+        return Ok(sys::memory::use_code_once()?);
     }
     let stat = sys::fs::fstat(exe.as_fd())?;
     if stat.st_mode & (libc::S_ISUID | libc::S_ISGID) != 0
@@ -45,14 +45,7 @@ pub fn ensure(argv: Vec<Vec<u8>>) -> Result<()> {
         result => result.map_err(Error::at(Code::E_SEAL, "sealing the own executable"))?,
     };
     let argv = CStrings::new(c_strings(argv.into_iter())?);
-    let env =
-        std::env::vars_os().map(|(name, value)| [name.as_bytes(), b"=", value.as_bytes()].concat());
-    let envp = CStrings::new(c_strings(env)?);
-    Err(Error::at(Code::E_SEAL, "own executable")(sys::exec::execve_fd(
-        sealed.as_fd(),
-        &argv,
-        &envp,
-    )))
+    Err(Error::at(Code::E_SEAL, "own executable")(sys::exec::execve_fd(sealed.as_fd(), &argv)))
 }
 
 /// A runtime that took more rights than its caller has would lend them out (decided: never set-id).

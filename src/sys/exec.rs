@@ -35,16 +35,20 @@ pub fn execve(path: &CStr, argv: &CStrings, envp: &CStrings) -> Error {
     Error::last("execve", path.to_string_lossy())
 }
 
-/// fexecve: execveat(2) with `AT_EMPTY_PATH`. Returns only on failure.
-pub fn execve_fd(fd: BorrowedFd<'_>, argv: &CStrings, envp: &CStrings) -> Error {
-    // SAFETY: both lists end in a null and point to C strings that they own.
+/// fexecve with our own environment: execveat(2) with `AT_EMPTY_PATH`. Returns only on failure.
+pub fn execve_fd(fd: BorrowedFd<'_>, argv: &CStrings) -> Error {
+    unsafe extern "C" {
+        // environ(7), as the kernel gave it: nothing here ever changes it.
+        static environ: *const *const libc::c_char;
+    }
+    // SAFETY: both lists end in a null and point to C strings, our own or the kernel's.
     unsafe {
         libc::syscall(
             libc::SYS_execveat,
             fd.as_raw_fd(),
             c"".as_ptr(),
             argv.pointers.as_ptr(),
-            envp.pointers.as_ptr(),
+            environ,
             libc::AT_EMPTY_PATH,
         )
     };

@@ -286,11 +286,25 @@ pub fn read_to_end(fd: BorrowedFd<'_>, limit: usize) -> Result<Vec<u8>> {
 /// Everything of a file that gives what it has in one read while there is room: a regular file, or a
 /// single record of the kernel's (proc(5); seq_file's single_open). At most `limit` bytes.
 pub fn read_small(fd: BorrowedFd<'_>, limit: usize) -> Result<Vec<u8>> {
-    let mut chunk = [0u8; 16384];
+    let mut chunk = [0u8; 4096];
     let count = read(fd, &mut chunk)?;
-    let mut bytes = chunk.get(..count).unwrap_or_default().to_vec();
-    if count == chunk.len() {
-        bytes.append(&mut read_to_end(fd, limit.saturating_sub(count))?);
+    rest_of(fd, chunk.get(..count).unwrap_or_default().to_vec(), count == chunk.len(), limit)
+}
+
+/// The same of a file that is said to be of this `size`.
+pub fn read_sized(fd: BorrowedFd<'_>, size: usize, limit: usize) -> Result<Vec<u8>> {
+    // One more, so that the end is seen.
+    let mut bytes = vec![0; size.min(limit) + 1];
+    let count = read(fd, &mut bytes)?;
+    let full = count == bytes.len();
+    bytes.truncate(count);
+    rest_of(fd, bytes, full, limit)
+}
+
+/// What has been read, and if there may be `more`, all that follows.
+fn rest_of(fd: BorrowedFd<'_>, mut bytes: Vec<u8>, more: bool, limit: usize) -> Result<Vec<u8>> {
+    if more {
+        bytes.append(&mut read_to_end(fd, limit.saturating_sub(bytes.len()))?);
     }
     if bytes.len() > limit {
         return Err(Error::new("read", format!("more than {limit} bytes"), libc::EFBIG));

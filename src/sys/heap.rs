@@ -104,6 +104,12 @@ pub fn trim() {
     STATE.with(Arena::trim);
 }
 
+/// What is on the global heap stays for good: freed blocks of it are forgotten. For the parent after a
+/// clone, to which every page of it that is written to, if only with the link of a list, costs a copy.
+pub fn keep() {
+    STATE.with(|arena| arena.kept = arena.top);
+}
+
 /// The length of the arena's block for a layout; `None` for a mapping of its own.
 fn block_size(layout: Layout) -> Option<usize> {
     // An alignment beyond the step's is had by a block as long: such blocks come from the end only.
@@ -147,13 +153,15 @@ struct Arena {
     /// The first byte of the current chunk that was never handed out, as an address.
     top: usize,
     end: usize,
+    /// Where in the current chunk that ends which [`keep`] is about.
+    kept: usize,
     /// `FIRST` is its, and not in use yet.
     first: bool,
 }
 
 impl Arena {
     const fn new(first: bool) -> Self {
-        Self { free: [None; LISTS], chunk: None, top: 0, end: 0, first }
+        Self { free: [None; LISTS], chunk: None, top: 0, end: 0, kept: 0, first }
     }
 
     /// A block of a rounded size; null when there is no memory.
@@ -179,6 +187,9 @@ impl Arena {
     }
 
     fn give(&mut self, block: NonNull<u8>, size: usize) {
+        if (self.end.saturating_sub(CHUNK)..self.kept).contains(&block.addr().get()) {
+            return;
+        }
         if block.addr().get() + size == self.top {
             self.top -= size;
         } else if let Some(link) = self.free.get_mut(list_of(size)) {
@@ -372,6 +383,23 @@ mod tests {
             check(block, layout, mark);
             unsafe { Heap.dealloc(block, layout) };
         }
+    }
+
+    #[test]
+    fn blocks_that_are_kept_are_not_written_to_when_freed() {
+        let mut arena = Arena::new(false);
+        let blocks: Vec<_> = (0..8).map(|_| arena.take(64, 16)).collect();
+        arena.kept = arena.top;
+        let later = arena.take(64, 16);
+        for block in blocks.iter().chain([&later]) {
+            unsafe { block.write_bytes(9, 64) };
+            arena.give(NonNull::new(*block).unwrap(), 64);
+        }
+        for block in blocks {
+            let bytes = unsafe { std::slice::from_raw_parts(block, 64) };
+            assert!(bytes.iter().all(|byte| *byte == 9));
+        }
+        assert_eq!(arena.take(64, 16), later);
     }
 
     /// Pages of freed blocks read as zero after a trim: the kernel has taken them.
