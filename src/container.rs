@@ -184,11 +184,17 @@ pub fn open_process(who: Option<Pid>, boot: &str) -> Result<Option<OwnedFd>> {
         Err(error) => return Err(error.into()),
     };
     // Compared after the open: from here on the pidfd is this very process.
+    Ok(is_alive(Some(who), boot)?.then_some(pidfd))
+}
+
+/// Whether exactly this process is there, and no zombie.
+fn is_alive(who: Option<Pid>, boot: &str) -> Result<bool> {
+    let Some(who) = who else { return Ok(false) };
     match state::process_stat(who.pid)? {
         Some((letter, start)) if start == who.start && !matches!(letter, 'Z' | 'X') => {
-            Ok((state::boot_id()? == boot).then_some(pidfd))
+            Ok(state::boot_id()? == boot)
         }
-        _ => Ok(None),
+        _ => Ok(false),
     }
 }
 
@@ -241,6 +247,12 @@ impl Container {
         self.state.init.map_or(0, |init| init.pid)
     }
 
+    /// Init's pid as it is told: 0 when it has ended.
+    #[must_use]
+    pub fn pid_at(&self, status: Status) -> i32 {
+        if status == Status::Stopped { 0 } else { self.pid() }
+    }
+
     /// The status, found out and not remembered.
     pub fn status(&self) -> Result<Status> {
         self.status_with(&mut Mounts::default())
@@ -248,32 +260,41 @@ impl Container {
 
     /// The same, for a look at many containers.
     pub fn status_with(&self, mounts: &mut Mounts) -> Result<Status> {
-        Ok(self.look(mounts)?.status)
+        let alive = is_alive(self.state.init, &self.state.boot)?;
+        Ok(self.status_and_gate(alive, || self.frozen(mounts))?.0)
     }
 
     /// The same, when its cgroups are open already, those of [`Group::open_freezer`] among them.
     pub fn status_in(&self, group: Option<&Group>) -> Result<Status> {
+        let alive = is_alive(self.state.init, &self.state.boot)?;
         let frozen = || group.map_or(Ok(false), Group::frozen);
-        Ok(self.look_and_ask(frozen)?.status)
+        Ok(self.status_and_gate(alive, frozen)?.0)
     }
 
     /// Looks whether init is alive, holds the gate, is frozen, and keeps what that took.
     pub fn look(&self, mounts: &mut Mounts) -> Result<Look> {
-        self.look_and_ask(|| match Group::open_freezer(&self.state.cgroup, mounts)? {
-            Some(group) => group.frozen(),
-            None => Ok(false),
-        })
+        let init = self.init()?;
+        let (status, gate) = self.status_and_gate(init.is_some(), || self.frozen(mounts))?;
+        Ok(Look { status, init, gate })
     }
 
-    fn look_and_ask(&self, frozen: impl FnOnce() -> Result<bool>) -> Result<Look> {
-        let Some(init) = self.init()? else {
-            let creating = self.state.created.is_empty()
-                && open_process(self.state.creator, &self.state.boot)?.is_some();
-            let status = if creating { Status::Creating } else { Status::Stopped };
-            return Ok(Look { status, init: None, gate: None });
-        };
-        if self.state.created.is_empty() {
-            return Ok(Look { status: Status::Creating, init: Some(init), gate: None });
+    fn frozen(&self, mounts: &mut Mounts) -> Result<bool> {
+        Group::open_freezer(&self.state.cgroup, mounts)?.map_or(Ok(false), |group| group.frozen())
+    }
+
+    /// The status, by whether init is alive and its cgroup frozen, and the gate if it is open.
+    fn status_and_gate(
+        &self,
+        alive: bool,
+        frozen: impl FnOnce() -> Result<bool>,
+    ) -> Result<(Status, Option<OwnedFd>)> {
+        let committed = !self.state.created.is_empty();
+        if !alive {
+            let creating = !committed && is_alive(self.state.creator, &self.state.boot)?;
+            return Ok((if creating { Status::Creating } else { Status::Stopped }, None));
+        }
+        if !committed {
+            return Ok((Status::Creating, None));
         }
         let gate = self.gate()?;
         let status = match frozen()? {
@@ -281,7 +302,7 @@ impl Container {
             false if gate.is_some() => Status::Created,
             false => Status::Running,
         };
-        Ok(Look { status, init: Some(init), gate })
+        Ok((status, gate))
     }
 
     /// The gate's writing end, when init waits at it.

@@ -27,7 +27,8 @@ pub fn list(globals: &Globals, matches: &ArgMatches) -> anyhow::Result<u8> {
             let text = format!("{}: no such file or directory", globals.root.display());
             return Err(Error::text(Code::E_STATE_ROOT, text).into());
         }
-        print(&if args::is_on(matches, "quiet") { String::new() } else { listing(&format, &[]) })?;
+        let nothing = Listing::new(&format);
+        print(&if args::is_on(matches, "quiet") { String::new() } else { nothing.text() })?;
         return Ok(0);
     };
     let ids = container::ids(root.as_fd())?;
@@ -36,51 +37,69 @@ pub fn list(globals: &Globals, matches: &ArgMatches) -> anyhow::Result<u8> {
         print(&lines)?;
         return Ok(0);
     }
-    let (mut found, mut mounts) = (Vec::with_capacity(ids.len()), Mounts::default());
+    let (mut listing, mut mounts) = (Listing::new(&format), Mounts::default());
     for id in ids {
         match Container::open_in(root.as_fd(), &id) {
             Ok(container) => {
                 let status = container.status_with(&mut mounts)?;
-                // The whole configuration has to be read for them, and no column shows them.
-                let annotations =
-                    if format == "json" { container.annotations()? } else { Value::Null };
-                let pid = container.pid();
-                found.push(container::oci_state(&container.state, status, pid, &annotations));
+                listing.add(&container, status)?;
             }
-            Err(error) if error.code() == Code::E_STATE_DAMAGED => {
-                found.push(json!({"id": id, "pid": 0, "status": "damaged", "bundle": "", "created": "", "owner": ""}));
-            }
+            Err(error) if error.code() == Code::E_STATE_DAMAGED => listing.add_damaged(&id),
             // Deleted since the directory was read, or reserved and not yet recorded.
             Err(error) if error.to_string() == DOES_NOT_EXIST => {}
             Err(error) => return Err(error.into()),
         }
     }
-    print(&listing(&format, &found))?;
+    print(&listing.text())?;
     Ok(0)
 }
 
-fn listing(format: &str, states: &[Value]) -> String {
-    const COLUMNS: [(&str, &str); 6] = [
-        ("ID", "id"),
-        ("PID", "pid"),
-        ("STATUS", "status"),
-        ("BUNDLE", "bundle"),
-        ("CREATED", "created"),
-        ("OWNER", "owner"),
-    ];
-    if format == "json" {
-        return format!("{}\n", json!(states));
+/// What `list` prints.
+enum Listing {
+    Json(Vec<Value>),
+    Table(Vec<Vec<String>>),
+}
+
+impl Listing {
+    fn new(format: &str) -> Self {
+        if format == "json" { Self::Json(Vec::new()) } else { Self::Table(Vec::new()) }
     }
-    let cell = |state: &Value, key: &str| match state.get(key) {
-        Some(Value::String(text)) => crate::log::clean(text),
-        Some(other) => other.to_string(),
-        None => String::new(),
-    };
-    let rows: Vec<Vec<String>> = states
-        .iter()
-        .map(|state| COLUMNS.iter().map(|(_, key)| cell(state, key)).collect())
-        .collect();
-    table(&COLUMNS.map(|(title, _)| title), &rows)
+
+    fn add(&mut self, container: &Container, status: Status) -> Result<()> {
+        let (state, pid) = (&container.state, container.pid_at(status));
+        match self {
+            Self::Json(states) => states.push(container.oci_state(status, pid)?),
+            Self::Table(rows) => rows.push(vec![
+                state.id.clone(),
+                pid.to_string(),
+                status.name().to_owned(),
+                crate::log::clean(&state.bundle.to_string_lossy()),
+                crate::log::clean(&state.created),
+                crate::log::clean(&state.owner),
+            ]),
+        }
+        Ok(())
+    }
+
+    fn add_damaged(&mut self, id: &str) {
+        match self {
+            Self::Json(states) => states.push(json!({
+                "id": id, "pid": 0, "status": "damaged", "bundle": "", "created": "", "owner": "",
+            })),
+            Self::Table(rows) => {
+                rows.push([id, "0", "damaged", "", "", ""].map(str::to_owned).into());
+            }
+        }
+    }
+
+    fn text(&self) -> String {
+        match self {
+            Self::Json(states) => format!("{}\n", json!(states)),
+            Self::Table(rows) => {
+                table(&["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"], rows)
+            }
+        }
+    }
 }
 
 fn format(matches: &ArgMatches) -> Result<String> {
@@ -108,7 +127,9 @@ pub fn table(titles: &[&str], rows: &[Vec<String>]) -> String {
     let titles: Vec<String> = titles.iter().map(|title| (*title).to_owned()).collect();
     for row in std::iter::once(&titles).chain(rows) {
         for (text, width) in row.iter().zip(&widths) {
-            out.push_str(&format!("{text:width$}   "));
+            out.push_str(text);
+            let blanks = width.saturating_sub(text.chars().count()) + 3;
+            out.extend(std::iter::repeat_n(' ', blanks));
         }
         out.truncate(out.trim_end().len());
         out.push('\n');
