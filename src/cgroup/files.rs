@@ -49,7 +49,10 @@ impl Group {
 
 fn read(dir: &Dir, file: &str) -> Result<Option<String>> {
     match read_whole(dir, file) {
-        Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
+        Ok(bytes) => Ok(Some(
+            String::from_utf8(bytes)
+                .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()),
+        )),
         // EOPNOTSUPP: pressure is not accounted (psi=0).
         Err(error) if dir::is_gone(&error) || error.errno == libc::EOPNOTSUPP => Ok(None),
         Err(error) => Err(Error::at(Code::E_CGROUP, dir.place.dir())(error.about(file))),

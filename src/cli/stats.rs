@@ -4,14 +4,14 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use clap::ArgMatches;
-use serde_json::{Map, Value, json};
+use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use super::query::table;
 use super::{Globals, args, duration, print};
 use crate::cgroup::{Group, Mounts};
 use crate::container::{self, Container};
 use crate::error::{Code, DOES_NOT_EXIST, Error, Result};
-use crate::stats::{Kind, METRICS, Metric, Pass, Values};
+use crate::stats::{Id, Kind, METRICS, Metric, Pass, Sample, Values};
 use crate::sys::{self, notify};
 
 /// With `--watch`, events that follow each other so closely are told together.
@@ -53,7 +53,7 @@ pub fn stats(globals: &Globals, matches: &ArgMatches) -> anyhow::Result<u8> {
         let rows = look(globals, &asked, watch.as_ref())?;
         print(&match format {
             Format::Table => as_table(&rows),
-            Format::Json => format!("{}\n", as_json(&rows)),
+            Format::Json => as_json(&rows)?,
             Format::OpenMetrics => as_openmetrics(&rows),
         })?;
         let Some(watch) = watch else { return Ok(0) };
@@ -121,38 +121,62 @@ fn wait(watch: &OwnedFd, interval: Duration) -> Result<()> {
     Ok(())
 }
 
-fn values<'a>(row: &'a Row, metric: &Metric) -> impl Iterator<Item = (&'a str, u64)> {
-    let first = (metric.name, String::new());
-    let name = metric.name;
-    let found = row.values.range(first..).take_while(move |((other, _), _)| *other == name);
-    found.map(|((_, label), value)| (label.as_str(), *value))
+/// Those of one metric.
+fn values(row: &Row, id: Id) -> impl Iterator<Item = &Sample> {
+    row.values.iter().filter(move |sample| sample.id == id)
 }
 
-fn as_json(rows: &[Row]) -> Value {
-    #[allow(clippy::cast_precision_loss, reason = "of 100 days the last microsecond")]
-    let seconds = |nanos: u64| nanos as f64 / 1e9;
-    let number = |metric: &Metric, value: u64| {
-        if is_time(metric) { json!(seconds(value)) } else { json!(value) }
-    };
-    let row = |row: &Row| {
-        let mut object = Map::new();
-        object.insert("id".to_owned(), row.id.clone().into());
-        object.insert("status".to_owned(), row.status.into());
+fn as_json(rows: &[Row]) -> Result<String> {
+    let text = serde_json::to_string(rows);
+    text.map(|text| text + "\n").map_err(|error| Error::text(Code::E_INTERNAL, error.to_string()))
+}
+
+impl Serialize for Row {
+    fn serialize<S: Serializer>(&self, to: S) -> std::result::Result<S::Ok, S::Error> {
+        let mut object = to.serialize_map(None)?;
+        object.serialize_entry("id", &self.id)?;
+        object.serialize_entry("status", self.status)?;
+        let mut rest = self.values.as_slice();
         for metric in &METRICS {
-            let mut found = values(row, metric).peekable();
-            if found.peek().is_none() {
-                continue;
+            let count = rest.iter().take_while(|sample| sample.id == metric.id).count();
+            let (samples, others) = rest.split_at(count);
+            if count > 0 {
+                object.serialize_entry(metric.name, &Shown { metric, samples })?;
             }
-            let value = if metric.label.is_some() {
-                found.map(|(label, value)| (label.to_owned(), number(metric, value))).collect()
-            } else {
-                found.next().map_or(Value::Null, |(_, value)| number(metric, value))
-            };
-            object.insert(metric.name.to_owned(), value);
+            rest = others;
         }
-        Value::Object(object)
-    };
-    rows.iter().map(row).collect()
+        object.end()
+    }
+}
+
+/// A number, or with a label an object of numbers.
+struct Shown<'a> {
+    metric: &'a Metric,
+    samples: &'a [Sample],
+}
+
+impl Serialize for Shown<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> std::result::Result<S::Ok, S::Error> {
+        let time = is_time(self.metric);
+        if self.metric.label.is_some() {
+            let mut object = to.serialize_map(None)?;
+            for Sample { label, value, .. } in self.samples {
+                if time {
+                    object.serialize_entry(label, &seconds(*value))?;
+                } else {
+                    object.serialize_entry(label, value)?;
+                }
+            }
+            return object.end();
+        }
+        let value = self.samples.first().map_or(0, |sample| sample.value);
+        if time { to.serialize_f64(seconds(value)) } else { to.serialize_u64(value) }
+    }
+}
+
+#[allow(clippy::cast_precision_loss, reason = "of 100 days the last microsecond")]
+fn seconds(nanos: u64) -> f64 {
+    nanos as f64 / 1e9
 }
 
 fn is_time(metric: &Metric) -> bool {
@@ -183,7 +207,7 @@ fn as_openmetrics(rows: &[Row]) -> String {
         }
         out.push_str(&format!("# HELP {name} {}\n", metric.help));
         for row in rows {
-            for (label, value) in values(row, metric) {
+            for Sample { label, value, .. } in values(row, metric.id) {
                 // Ids and labels have no letter that would need an escape.
                 out.push_str(&format!("{name}{suffix}{{id=\"{}\"", row.id));
                 if let Some(key) = metric.label {
@@ -210,24 +234,21 @@ fn as_table(rows: &[Row]) -> String {
     const TITLES: [&str; 10] =
         ["ID", "STATUS", "CPU", "MEMORY", "PEAK", "LIMIT", "PROCS", "READ", "WRITTEN", "OOM KILLS"];
     let line = |row: &Row| {
-        let sum = |name: &str| {
-            let metric = METRICS.iter().find(|metric| metric.name == name)?;
-            values(row, metric).map(|(_, value)| value).reduce(u64::saturating_add)
-        };
-        let show = |name: &str, how: fn(u64) -> String| sum(name).map_or("-".to_owned(), how);
+        let sum = |id| values(row, id).map(|sample| sample.value).reduce(u64::saturating_add);
+        let show = |id, how: fn(u64) -> String| sum(id).map_or("-".to_owned(), how);
         vec![
             row.id.clone(),
             row.status.to_owned(),
-            show("cpu_usage_seconds", |nanos| {
+            show(Id::CpuUsage, |nanos| {
                 format!("{}.{:02}s", nanos / 1_000_000_000, nanos / 10_000_000 % 100)
             }),
-            show("memory_usage_bytes", size),
-            show("memory_peak_bytes", size),
-            show("memory_limit_bytes", size),
-            show("processes", |number| number.to_string()),
-            show("io_read_bytes", size),
-            show("io_written_bytes", size),
-            show("oom_kills", |number| number.to_string()),
+            show(Id::MemoryUsage, size),
+            show(Id::MemoryPeak, size),
+            show(Id::MemoryLimit, size),
+            show(Id::Processes, |number| number.to_string()),
+            show(Id::IoRead, size),
+            show(Id::IoWritten, size),
+            show(Id::OomKills, |number| number.to_string()),
         ]
     };
     table(&TITLES, &rows.iter().map(line).collect::<Vec<_>>())
@@ -265,13 +286,13 @@ mod tests {
 
     #[test]
     fn every_metric_is_told_with_all_its_samples_together() {
+        let sample = |id, label: &str, value| Sample { id, label: label.to_owned(), value };
         let values = |n: u64| -> Values {
-            [
-                (("cpu_usage_seconds", String::new()), 1_500_000_000 * n),
-                (("io_reads", "8:0".to_owned()), n),
-                (("io_reads", "8:16".to_owned()), 7),
+            vec![
+                sample(Id::CpuUsage, "", 1_500_000_000 * n),
+                sample(Id::IoReads, "8:0", n),
+                sample(Id::IoReads, "8:16", 7),
             ]
-            .into()
         };
         let row = |id: &str, n| Row { id: id.into(), status: "running", values: values(n) };
         let rows = [row("a", 1), row("b", 2)];
@@ -289,8 +310,9 @@ mod tests {
             assert!(text.contains(wanted), "{wanted} in {text}");
         }
         assert!(text.ends_with("# EOF\n"));
-        let json = as_json(&rows);
-        assert_eq!(json.pointer("/1/io_reads/8:16"), Some(&json!(7)));
-        assert_eq!(json.pointer("/1/cpu_usage_seconds"), Some(&json!(3.0)));
+        let json = as_json(&rows).unwrap_or_default();
+        let wanted = "{\"id\":\"b\",\"status\":\"running\",\"cpu_usage_seconds\":3.0,\
+                      \"io_reads\":{\"8:0\":2,\"8:16\":7}}]\n";
+        assert!(json.ends_with(wanted), "{json}");
     }
 }
