@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use super::dir::{self, Dir, Mounts, Pause};
 use super::group::Group;
 use super::record::{Place, Record};
-use super::systemd::Unit;
 use super::{systemd, v2, walk};
 use crate::error::{Code, Error, Result};
 use crate::sys::{self, fs};
@@ -31,7 +30,7 @@ pub fn remove(record: &Record, kill: bool, deadline: Duration) -> Result<()> {
     let mut left = Vec::new();
     let mut failures = Vec::new();
     let mut busy = Vec::new();
-    let unit = unit_of(record)?;
+    let owned = record.owned && !is_taken(record)?;
     for place in &record.places {
         match rmdir(place) {
             Ok(None) => {}
@@ -39,22 +38,24 @@ pub fn remove(record: &Record, kill: bool, deadline: Duration) -> Result<()> {
             Err(error) => failures.push(error.to_string()),
         }
     }
-    if kill && record.owned && !left.is_empty() {
+    if kill && owned && !left.is_empty() {
         if let Some(group) = Group::open(record)? {
             group.kill(libc::SIGKILL, end.saturating_duration_since(Instant::now()))?;
         }
     }
-    if !record.owned {
+    if !owned {
         end = end.min(Instant::now() + INTENT);
     }
     for leaf in left {
-        match leaf.remove(record.owned, end) {
+        match leaf.remove(owned, end) {
             Ok(()) => {}
-            Err(error) if !record.owned && error.errno == libc::EBUSY => {}
+            Err(error) if !owned && error.errno == libc::EBUSY => {}
             Err(error) => add_failure(&mut busy, leaf.failure(&error), leaf.dir.place.dir()),
         }
     }
-    if let Some(unit) = unit {
+    // An intent's unit may be somebody else's of that name: ours has lost its process with us then, and a
+    // scope without processes goes by itself.
+    if let Some(unit) = record.unit.as_ref().filter(|_| owned) {
         // Of its own: what has kept the directories busy is no reason to leave the unit.
         if let Err(error) = systemd::stop(unit, deadline) {
             failures.push(error.to_string());
@@ -64,17 +65,18 @@ pub fn remove(record: &Record, kill: bool, deadline: Duration) -> Result<()> {
     if failures.is_empty() { Ok(()) } else { Err(Error::text(Code::E_DELETE, failures.join("; "))) }
 }
 
-/// The unit that goes with the directories. An intent's may be somebody else's of that name: ours has
-/// lost its process with us then, and a scope without processes goes by itself. Somebody else's it is,
-/// too, if its directory is not the one that is recorded.
-fn unit_of(record: &Record) -> Result<Option<&Unit>> {
-    let Some(unit) = record.unit.as_ref().filter(|_| record.owned) else { return Ok(None) };
-    for place in &record.places {
-        if is_another(place, true)? {
-            return Ok(None);
+/// Whether another unit has the name now: a directory is not the one that is recorded. Then all may be that
+/// one's, on v1 also those that are still the same: of hierarchies that systemd does not know, which it leaves
+/// when it stops a unit, and which another container of the name takes over.
+fn is_taken(record: &Record) -> Result<bool> {
+    if record.unit.is_some() {
+        for place in &record.places {
+            if is_another(place, true)? {
+                return Ok(true);
+            }
         }
     }
-    Ok(Some(unit))
+    Ok(false)
 }
 
 /// On v1 the same processes hold every hierarchy: said once, with the directories in one list.
