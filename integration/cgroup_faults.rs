@@ -1,12 +1,16 @@
 //! cgroups that are not as they should be: frozen, in use, gone, read-only, refused by the kernel.
 
+use std::ffi::CString;
 use std::fs;
-use std::path::PathBuf;
+use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::mpsc;
 
 use serde_json::json;
 
-use crate::support::{Bundle, Process, eventually, host, reaper};
+use crate::support::{Bundle, Process, eventually, host, patience, reaper};
 
 /// A directory of the container's name in each hierarchy, before create.
 fn make_directories(bundle: &Bundle) -> Vec<PathBuf> {
@@ -132,4 +136,99 @@ fn delete_of_a_stopped_container_takes_what_is_left_in_its_cgroup_with_it() {
     web.delete().ok();
     bundle.assert_clean();
     assert!(Process(child.pid).is_exiting());
+}
+
+/// A file server that never answers, as one whose network is gone: a FUSE mount that tells of its root and
+/// of nothing in it. Who asks for more waits where no signal reaches him, until the mount is forced away.
+struct Silent {
+    dir: PathBuf,
+    asked: mpsc::Receiver<()>,
+}
+
+impl Silent {
+    fn mount(bundle: &Bundle) -> Silent {
+        let dir = bundle.dir().join("silent");
+        fs::create_dir(&dir).unwrap();
+        let device = fs::File::options().read(true).write(true).open("/dev/fuse").unwrap();
+        let options = format!("fd={},rootmode=40000,user_id=0,group_id=0", device.as_raw_fd());
+        let (target, options) = (cstring(&dir), CString::new(options).unwrap());
+        let (kind, data) = (c"fuse".as_ptr(), options.as_ptr().cast());
+        let rc = unsafe { libc::mount(c"silent".as_ptr(), target.as_ptr(), kind, 0, data) };
+        assert_eq!(rc, 0, "{}", std::io::Error::last_os_error());
+        let (tell, asked) = mpsc::channel();
+        std::thread::spawn(move || serve(device, tell));
+        Silent { dir, asked }
+    }
+}
+
+impl Drop for Silent {
+    fn drop(&mut self) {
+        let flags = libc::MNT_FORCE | libc::MNT_DETACH;
+        assert_eq!(unsafe { libc::umount2(cstring(&self.dir).as_ptr(), flags) }, 0);
+    }
+}
+
+fn cstring(path: &Path) -> CString {
+    CString::new(path.to_str().unwrap()).unwrap()
+}
+
+/// fuse(4), as far as a mount needs it. Tells when it is asked what it does not answer; ends with the mount.
+fn serve(mut device: fs::File, tell: mpsc::Sender<()>) {
+    const LOOKUP: u32 = 1;
+    const GETATTR: u32 = 3;
+    const INIT: u32 = 26;
+    let mut request = [0u8; 1 << 14];
+    while device.read(&mut request).is_ok_and(|length| length > 0) {
+        let word = |at: usize| u32::from_ne_bytes(request[at..at + 4].try_into().unwrap());
+        // All in words of 32 bits; what is not said is 0.
+        let (error, body) = match word(4) {
+            LOOKUP => match tell.send(()) {
+                Ok(()) => continue,
+                Err(_) => return,
+            },
+            // Version 7.23, and the largest write.
+            INIT => (0, vec![(0, 7), (1, 23), (5, 4096), (15, 0)]),
+            // How long it is true, the inode, a directory with two links.
+            GETATTR => (0, vec![(0, 1000), (4, 1), (19, 0o40755), (20, 2), (25, 0)]),
+            _ => (-libc::ENOSYS, vec![]),
+        };
+        let words = body.last().map_or(0, |(last, _)| last + 1);
+        let mut answer = vec![0u32; 4 + words];
+        answer[0] = 4 * answer.len() as u32;
+        answer[1] = error as u32;
+        (answer[2], answer[3]) = (word(8), word(12));
+        for (at, value) in body {
+            answer[4 + at] = value;
+        }
+        let bytes: Vec<u8> = answer.into_iter().flat_map(u32::to_ne_bytes).collect();
+        // An answer that comes too late is none.
+        let _ = device.write(&bytes);
+    }
+}
+
+/// A process that SIGKILL does not end (its file server has gone away): delete says which, keeps the state,
+/// and takes everything away when it is called again after that.
+#[test]
+fn delete_of_a_container_with_a_process_in_uninterruptible_sleep_says_who() {
+    require!(root, path("/dev/fuse"));
+    let bundle = Bundle::sh("cat /silent/file; sleep 1000");
+    let silent = Silent::mount(&bundle);
+    let mount = json!({
+        "destination": "/silent", "source": silent.dir, "type": "none", "options": ["bind"],
+    });
+    bundle.edit(|config| config.push("/mounts", mount));
+    let web = bundle.container("web");
+    web.up();
+    silent.asked.recv_timeout(patience()).expect("cat asks the server");
+    let pids = host::cgroup_procs(&bundle.cgroup("pids"));
+    let cat = |pid: &&i32| Process(**pid).cmdline().first().is_some_and(|arg| arg == "cat");
+    let asleep = pids.iter().find(cat).expect("cat waits for it");
+    let refused = web.delete_force().fails();
+    let words = format!("in uninterruptible sleep (state D): process {asleep}");
+    assert!(refused.stderr.contains(&words), "{refused}");
+    assert!(refused.stderr.contains("container init still running"), "{refused}");
+    assert!(!bundle.state_entries().is_empty(), "the state is gone");
+    drop(silent);
+    web.delete_force().ok();
+    bundle.assert_clean();
 }

@@ -61,7 +61,8 @@ pub fn remove(root: BorrowedFd<'_>, container: &Container) -> Result<Vec<Finding
     let committed = !container.state.created.is_empty();
     if let Some(init) = container.init()? {
         thaw(container)?;
-        end(init.as_fd(), "container init still running")?;
+        end(init.as_fd(), "container init still running")
+            .map_err(|error| and_who_sleeps(error, container))?;
     }
     if !committed {
         wait_for_clones(container)?;
@@ -75,7 +76,8 @@ pub fn remove(root: BorrowedFd<'_>, container: &Container) -> Result<Vec<Finding
     }
     // Cgroups do not survive a reboot; what is there by that name now is somebody else's.
     if crate::state::boot_id()? == container.state.boot {
-        crate::cgroup::remove(&container.state.cgroup, true, UNDO_DEADLINE)?;
+        crate::cgroup::remove(&container.state.cgroup, true, UNDO_DEADLINE)
+            .map_err(|error| and_who_sleeps(error, container))?;
     }
     if let (false, Some(path)) = (committed, &container.state.pid_file) {
         spawn::pid_file::remove_own(path, container.state.init)?;
@@ -133,6 +135,29 @@ fn wait_end(fd: BorrowedFd<'_>, deadline: Duration, failure: &str) -> Result<()>
             Err(error) if error.errno == libc::EINTR => {}
             Err(error) => return Err(error.into()),
         }
+    }
+}
+
+/// Adds the processes that no signal reaches: those in a system call that waits for a device or a server.
+fn and_who_sleeps(error: Error, container: &Container) -> Error {
+    let find = || -> Result<Vec<String>> {
+        let pids = match container.cgroup()? {
+            Some(group) => group.pids()?,
+            None => vec![container.pid()],
+        };
+        let mut asleep = Vec::new();
+        for pid in pids {
+            if let Some(('D', _)) = crate::state::process_stat(pid)? {
+                asleep.push(pid.to_string());
+            }
+        }
+        Ok(asleep)
+    };
+    match find() {
+        Ok(asleep) if asleep.is_empty() => error,
+        Ok(asleep) => error
+            .and(format_args!("in uninterruptible sleep (state D): process {}", asleep.join(", "))),
+        Err(other) => error.and(other),
     }
 }
 
