@@ -5,7 +5,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Mutex, Once, OnceLock};
 use std::time::Duration;
 
 use super::{Call, Config, Container, host, reaper};
@@ -200,15 +200,31 @@ impl Drop for Bundle {
     }
 }
 
+/// At the end of the whole run: nothing that any of its tests has made, whatever its guard has seen.
+extern "C" fn nothing_is_left() {
+    let left = host::leftovers(&run_name());
+    if !left.is_empty() {
+        eprintln!("left behind by this run: {left:#?}");
+        unsafe { libc::_exit(101) }
+    }
+}
+
+/// What the names of all bundles of this run begin with.
+fn run_name() -> String {
+    format!("onggi-it-{}-", std::process::id())
+}
+
 fn unique_name() -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
+    static CHECK: Once = Once::new();
+    CHECK.call_once(|| assert_eq!(unsafe { libc::atexit(nothing_is_left) }, 0));
     let mut random = [0u8; 4];
     let got = unsafe { libc::getrandom(random.as_mut_ptr().cast(), random.len(), 0) };
     assert_eq!(got, 4);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
     let random = u32::from_ne_bytes(random);
     // Ends in a letter: no name is the beginning of another one.
-    format!("onggi-it-{}-{count}-{random:08x}x", std::process::id())
+    format!("{}{count}-{random:08x}x", run_name())
 }
 
 /// A root file system with busybox under all its names.

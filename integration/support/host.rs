@@ -181,7 +181,8 @@ pub fn cgroups_of(name: &str) -> Vec<PathBuf> {
     }
     let mut found = Vec::new();
     for root in hierarchies() {
-        walk(&root, name, false, 3, &mut found);
+        // A scope of a user's own systemd is five levels down.
+        walk(&root, name, false, 6, &mut found);
     }
     found
 }
