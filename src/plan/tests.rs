@@ -1,6 +1,9 @@
 //! Golden tests: what a configuration becomes on a given host, step by step. `UPDATE_GOLDEN=1` rewrites
 //! the expected texts. And one refusal for each rule, with its pointer.
 
+#[allow(unreachable_pub, missing_docs, clippy::pedantic)]
+#[path = "../../fuzz/host.rs"]
+mod host;
 mod mutations;
 
 use std::path::Path;
@@ -9,39 +12,14 @@ use serde_json::{Value, json};
 
 use super::{Options, Plan, create};
 use crate::bundle;
-use crate::cgroup::{Hierarchy, Layout, V2};
 use crate::host::Host;
 
-/// A host with all controllers on v2, all capabilities, no LSM.
 pub(super) fn host_v2() -> Host {
-    let controllers = "cpuset cpu io memory hugetlb pids rdma";
-    let v2 = V2 {
-        mount: "/sys/fs/cgroup".into(),
-        self_path: "/user.slice".into(),
-        controllers: controllers.split(' ').map(str::to_owned).collect(),
-    };
-    Host {
-        euid: 0,
-        egid: 0,
-        user_namespace: false,
-        mounts: true,
-        cgroups: Layout { v1: Vec::new(), v2: Some(v2) },
-        last_cap: 40,
-        capabilities: (1 << 41) - 1,
-        apparmor: false,
-        selinux: false,
-    }
+    host::v2()
 }
 
-/// The same with three v1 hierarchies.
 fn host_v1() -> Host {
-    let hierarchy = |name: &str| Hierarchy {
-        controllers: vec![name.to_owned()],
-        mount: format!("/sys/fs/cgroup/{name}"),
-        self_path: "/".into(),
-    };
-    let v1 = ["memory", "devices", "pids"].map(hierarchy).to_vec();
-    Host { cgroups: Layout { v1, v2: None }, ..host_v2() }
+    host::v1(&["memory", "devices", "pids"])
 }
 
 fn plan_of(config: &Value, host: &Host) -> Result<(Plan, Vec<crate::error::Finding>), String> {
