@@ -138,6 +138,18 @@ fn v2_cgroup_with_processes_passes_no_controller_on_and_limits_say_why() {
     bundle.assert_clean();
 }
 
+/// Pages that are mapped without a reservation count, too: both files, as with runc.
+#[test]
+fn v2_hugepage_limits_are_those_of_faults_and_of_reservations() {
+    require!(root, v2_controller("hugetlb"));
+    let pages = json!([{ "pageSize": "2MB", "limit": 4 << 20 }]);
+    let bundle = Bundle::with(|config| config.set("/linux/resources/hugepageLimits", pages));
+    bundle.container("web").create().ok();
+    for file in ["hugetlb.2MB.max", "hugetlb.2MB.rsvd.max"] {
+        assert_eq!(read(&bundle.cgroup("hugetlb"), file), "4194304", "{file}");
+    }
+}
+
 /// A limit that knows threads can be had there: by a threaded container.
 #[test]
 fn v2_limit_of_processes_beside_processes_makes_the_container_threaded() {

@@ -55,11 +55,12 @@ impl Planner<'_> {
                 Side::V1 => (limit.limit().to_string(), "limit_in_bytes"),
                 Side::V2 => (or_max(limit.limit()), "max"),
             };
-            // Reservations are refused, faults over a limit kill (SIGBUS): the former where the
-            // kernel accounts them (Linux 5.7), as the spec says.
+            self.put(Write::new("hugetlb", &format!("hugetlb.{size}.{last}"), &value, &at));
+            // A fault over the limit kills (SIGBUS), a reservation over it is refused: both, as runc,
+            // where the kernel accounts reservations (Linux 5.7).
             let file = format!("hugetlb.{size}.rsvd.{last}");
-            let mut write = Write::new("hugetlb", &file, &value, &at);
-            write.or = Some((format!("hugetlb.{size}.{last}"), value));
+            let mut write = Write::new("hugetlb", &file, value, &at);
+            write.absent_ok = true;
             self.put(write);
         }
     }
