@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
+use crate::process::{five_sets, masks};
 use crate::support::{Bundle, Container, Process, eventually, host};
 
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -63,6 +64,33 @@ fn exec_scheduler_io_priority_umask_and_oom_score_of_the_process_object() {
     assert_eq!(process.read("oom_score_adj").trim(), "321");
     assert_eq!(process.status("Umask"), "0027");
     assert_eq!(web.init().stat(19).as_deref(), Some("0"));
+}
+
+/// Without noNewPrivileges the filter is loaded with privileges that must be gone afterwards: the sets are exactly
+/// the object's, after what execve makes of them for a user (see `process`).
+#[test]
+fn exec_capabilities_with_a_filter_and_without_no_new_privileges() {
+    require!(root);
+    let filter = json!({ "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{ "names": ["mkdir"], "action": "SCMP_ACT_ERRNO" }] });
+    let bundle = Bundle::with(|config| {
+        config.set("/linux/seccomp", filter).set("/process/noNewPrivileges", false)
+    });
+    let web = bundle.container("web");
+    web.up();
+    let sets = five_sets(&mut bundle.config())["process"]["capabilities"].clone();
+    let user = json!({ "uid": 1000, "gid": 0 });
+    let more = json!({ "capabilities": sets, "user": user, "noNewPrivileges": false });
+    let process = with_object(&bundle, &web, &object(more));
+    eventually("it runs sleep", || (process.cmdline() == ["sleep", "999"]).then_some(()));
+    assert_eq!(masks(process), [0b10_1011, 0b10_0000, 0b10_1000, 0b10_0000, 0b10_0000]);
+    assert_eq!((process.status("NoNewPrivs"), process.status("Seccomp")), ("0".into(), "2".into()));
+    // And what the options say, on top of the config.
+    let process = detached(&bundle, &web, &["--cap", "CAP_CHOWN"], &["sleep", "999"]);
+    eventually("it runs sleep", || (process.cmdline() == ["sleep", "999"]).then_some(()));
+    let all = 1 | 1 << 5 | 1 << 10 | 1 << 29;
+    assert_eq!(masks(process), [all, all, 0, all, 0]);
+    assert_eq!((process.status("NoNewPrivs"), process.status("Seccomp")), ("0".into(), "2".into()));
 }
 
 /// Without a process file the config's own scheduling holds for exec, too.

@@ -59,6 +59,58 @@ fn scheduler_fifo_rr_and_idle_have_their_priorities() {
     }
 }
 
+/// `struct sched_attr`, of the size that has the clamps.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct Attributes {
+    size: u32,
+    policy: u32,
+    flags: u64,
+    nice: i32,
+    priority: u32,
+    deadline: [u64; 3],
+    clamps: [u32; 2],
+}
+
+/// Sets the upper clamp of this thread, which its children inherit; false where the kernel has none.
+fn clamp_at_most(value: u32) -> bool {
+    // KEEP_POLICY, KEEP_PARAMS, UTIL_CLAMP_MAX.
+    let attributes = Attributes { size: 56, flags: 0x58, clamps: [0, value], ..Default::default() };
+    let done = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &attributes, 0) } == 0;
+    let errno = std::io::Error::last_os_error().raw_os_error();
+    assert!(done || errno == Some(libc::EOPNOTSUPP), "{errno:?}");
+    done
+}
+
+fn clamps(process: Process) -> [u32; 2] {
+    let mut attributes = Attributes::default();
+    let call = libc::SYS_sched_getattr;
+    assert_eq!(unsafe { libc::syscall(call, process.0, &raw mut attributes, 56, 0) }, 0);
+    attributes.clamps
+}
+
+/// The spec has the flags and no values: they ask for the system's own clamps, whatever the caller's are.
+#[test]
+fn scheduler_utilization_clamps_are_the_systems_own() {
+    require!(root);
+    let has_clamps = clamp_at_most(512);
+    let flags = ["SCHED_FLAG_UTIL_CLAMP_MIN", "SCHED_FLAG_UTIL_CLAMP_MAX"];
+    for (flags, expected) in [(&flags[..], [0, 1024]), (&flags[..1], [0, 512]), (&[], [0, 512])] {
+        let bundle = scheduled(json!({ "policy": "SCHED_OTHER", "flags": flags }));
+        let web = bundle.container("web");
+        if has_clamps || flags.is_empty() {
+            web.up();
+            let expected = if has_clamps { expected } else { [0, 0] };
+            assert_eq!(clamps(web.init()), expected, "{flags:?}");
+        } else {
+            let output = web.create().fails_with("/process/scheduler");
+            assert!(output.stderr.contains("(EOPNOTSUPP)"), "{output}");
+            bundle.assert_clean();
+        }
+    }
+    assert!(!has_clamps || clamp_at_most(1024));
+}
+
 #[test]
 fn scheduler_that_the_kernel_would_refuse_is_refused_with_its_pointer() {
     require!(root);

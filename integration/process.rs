@@ -152,13 +152,13 @@ fn largest_uid_and_gids_are_accepted() {
 }
 
 /// The five masks of a process, by the names of /proc/PID/status.
-fn masks(process: Process) -> [u64; 5] {
+pub fn masks(process: Process) -> [u64; 5] {
     ["CapBnd", "CapEff", "CapInh", "CapPrm", "CapAmb"]
         .map(|key| u64::from_str_radix(&process.status(key), 16).unwrap())
 }
 
 /// The bits: CHOWN 0, DAC_OVERRIDE 1, FOWNER 3, KILL 5, SETUID 7.
-fn five_sets(config: &mut Config) -> &mut Config {
+pub fn five_sets(config: &mut Config) -> &mut Config {
     let sets = json!({
         "bounding": ["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_KILL"],
         "effective": ["CAP_KILL"],

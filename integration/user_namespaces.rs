@@ -487,10 +487,20 @@ fn cgroup_that_is_writable_belongs_to_the_process_user() {
     web.sh("mkdir /sys/fs/cgroup/own && echo $$ > /sys/fs/cgroup/own/cgroup.procs").ok();
     web.sh("echo 1 > /sys/fs/cgroup/cgroup.max.depth").fails();
     web.remove();
-    // For reading only it stays the host's.
-    let bundle = self::bundle(|config| config);
-    let web = bundle.container("web");
-    web.up();
-    assert_eq!(std::fs::metadata(bundle.cgroup("")).unwrap().uid(), 0);
-    web.remove();
+    // For reading only it stays the host's, and so it does without a new cgroup namespace.
+    let inherited = |config: &mut Config| {
+        writable(config);
+        config["linux"]["namespaces"].as_array_mut().unwrap().retain(|one| one["type"] != "cgroup");
+    };
+    let edits: [&dyn Fn(&mut Config); 2] = [&|_| {}, &inherited];
+    for edit in edits {
+        let bundle = self::bundle(|config| {
+            edit(config);
+            config
+        });
+        let web = bundle.container("web");
+        web.up();
+        assert_eq!(std::fs::metadata(bundle.cgroup("")).unwrap().uid(), 0);
+        web.remove();
+    }
 }
