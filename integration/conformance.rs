@@ -102,6 +102,64 @@ fn a_test_that_does_not_exist_is_not_found() {
     assert!(!is_a_test("src/plan/options.rs::parse"));
 }
 
+/// The rows of the table of properties in docs/compatibility.md: what, onggi's cell, the subjects.
+fn properties() -> Vec<[String; 3]> {
+    let text = fs::read_to_string(Path::new(ROOT).join("docs/compatibility.md")).unwrap();
+    let table = text.split_once("\n| Property | onggi |").unwrap().1;
+    let rows = table.lines().skip(2).take_while(|line| line.starts_with("| "));
+    let cell = |line: &str, index| {
+        line.trim_matches(['|', ' ']).split(" | ").nth(index).map(str::to_string)
+    };
+    rows.map(|line| [0, 1, 5].map(|index| cell(line, index).unwrap())).collect()
+}
+
+/// No cell of onggi's column says more than tests prove.
+#[test]
+fn every_row_of_the_table_of_properties_has_its_tests() {
+    let rows = properties();
+    let proofs = tables("properties.toml");
+    assert_eq!(rows.len(), proofs.len());
+    for ([property, cell, subjects], proof) in rows.iter().zip(proofs) {
+        assert_eq!(*property, proof["property"].as_str().unwrap());
+        assert!(
+            cell == "Y"
+                || cell.starts_with("Y:")
+                || cell.starts_with("Y, ")
+                || cell.starts_with("Y; "),
+            "{property}: {cell}"
+        );
+        let tests: Vec<&str> =
+            proof["test"].as_array().unwrap().iter().map(|test| test.as_str().unwrap()).collect();
+        for test in &tests {
+            assert!(is_a_test(test), "there is no test {test}: {property}");
+        }
+        let files: BTreeSet<&str> =
+            tests.iter().map(|test| test.split_once("::").unwrap().0).collect();
+        let named = subjects.split(", ").map(|name| name.split(' ').next().unwrap());
+        assert_eq!(named.collect::<BTreeSet<_>>(), files, "{property}");
+    }
+    println!("{} properties, each Y with its tests", rows.len());
+}
+
+/// Each kind of bad input is refused by a test or by a case of the corpus of `check`.
+#[test]
+fn every_row_of_bad_input_names_a_test_or_a_case() {
+    let rows = tables("bad-input.toml");
+    let cases = crate::check::case_names();
+    for row in &rows {
+        let list = |key: &str| row.get(key).and_then(Value::as_array).cloned().unwrap_or_default();
+        let what = row["what"].as_str().unwrap();
+        assert!(!list("test").is_empty() || !list("case").is_empty(), "{what}");
+        for test in list("test") {
+            assert!(is_a_test(test.as_str().unwrap()), "there is no test {test}: {what}");
+        }
+        for case in list("case") {
+            assert!(cases.contains(&case.as_str().unwrap()), "there is no case {case}: {what}");
+        }
+    }
+    println!("{} kinds of bad input, each refused by a test", rows.len());
+}
+
 #[test]
 fn console_size_without_a_terminal_is_ignored() {
     require!(root);

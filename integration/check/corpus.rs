@@ -171,6 +171,16 @@ pub const PROCESS: &[Case] = &[
         &[("/process/ioPriority", "{\"class\": \"IOPRIO_CLASS_X\", \"priority\": 1}")],
         Refused("E_TYPE"),
     ),
+    (
+        "scheduler unknown flag",
+        &[("/process/scheduler", "{\"policy\": \"SCHED_OTHER\", \"flags\": [\"SCHED_FLAG_X\"]}")],
+        Refused("E_TYPE"),
+    ),
+    (
+        "personality unknown flag",
+        &[("/linux/personality", "{\"domain\": \"LINUX\", \"flags\": [\"ADDR_X\"]}")],
+        Refused("E_PERSONALITY"),
+    ),
     ("personality", &[("/linux/personality", "{\"domain\": \"LINUX\"}")], Good),
     ("personality unknown", &[("/linux/personality", "{\"domain\": \"BSD\"}")], Refused("E_TYPE")),
     ("noNewPrivileges a word", &[("/process/noNewPrivileges", "\"yes\"")], Refused("E_TYPE")),
@@ -205,6 +215,14 @@ pub const RESOURCES: &[Case] = &[
     (
         "memory policy unknown",
         &[("/linux/memoryPolicy", "{\"mode\": \"MPOL_WEIRD\", \"nodes\": \"0\"}")],
+        Refused("E_TYPE"),
+    ),
+    (
+        "memory policy unknown flag",
+        &[(
+            "/linux/memoryPolicy",
+            "{\"mode\": \"MPOL_BIND\", \"nodes\": \"0\", \"flags\": [\"MPOL_F_X\"]}",
+        )],
         Refused("E_TYPE"),
     ),
     (
@@ -697,6 +715,43 @@ pub const LINUX: &[Case] = &[
     (
         "seccomp unknown action",
         &[("/linux/seccomp", "{\"defaultAction\": \"SCMP_ACT_SHRUG\"}")],
+        Refused("E_TYPE"),
+    ),
+    (
+        "seccomp rule of an unknown action",
+        &[(
+            "/linux/seccomp",
+            "{\"defaultAction\": \"SCMP_ACT_ALLOW\", \"syscalls\": [{\"names\": [\"mkdir\"], \"action\": \"SCMP_ACT_X\"}]}",
+        )],
+        Refused("E_TYPE"),
+    ),
+    (
+        "seccomp unknown operator",
+        &[(
+            "/linux/seccomp",
+            "{\"defaultAction\": \"SCMP_ACT_ALLOW\", \"syscalls\": [{\"names\": [\"mkdir\"], \"action\": \"SCMP_ACT_ERRNO\", \"args\": [{\"index\": 0, \"value\": 1, \"op\": \"SCMP_CMP_X\"}]}]}",
+        )],
+        Refused("E_TYPE"),
+    ),
+    (
+        "seccomp unknown architecture",
+        &[(
+            "/linux/seccomp",
+            "{\"defaultAction\": \"SCMP_ACT_ALLOW\", \"architectures\": [\"SCMP_ARCH_X\"]}",
+        )],
+        Refused("E_TYPE"),
+    ),
+    (
+        "seccomp unknown flag",
+        &[(
+            "/linux/seccomp",
+            "{\"defaultAction\": \"SCMP_ACT_ALLOW\", \"flags\": [\"SECCOMP_FILTER_FLAG_X\"]}",
+        )],
+        Refused("E_TYPE"),
+    ),
+    (
+        "device rule of type z",
+        &[("/linux/resources/devices/-", "{\"allow\": true, \"type\": \"z\", \"access\": \"r\"}")],
         Refused("E_TYPE"),
     ),
     (
