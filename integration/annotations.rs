@@ -47,11 +47,13 @@ fn annotation_hooks_stdout_alone_leaves_stderr_to_the_error() {
         annotate(config, OUT, out.to_str().unwrap());
         config.hook("createRuntime", "/bin/sh", &["sh", "-c", "echo said; echo why >&2; exit 1"])
     });
-    bundle.container("web").create().fails_with("output: why");
+    let web = bundle.container("web");
+    web.create().fails_with("output: why");
     assert_eq!(fs::read_to_string(&out).unwrap(), "said\n");
     fs::remove_file(&out).unwrap();
     std::os::unix::fs::symlink("elsewhere", &out).unwrap();
-    bundle.container("web").create().fails_with("/hooks/createRuntime/0");
+    let web = bundle.container("web");
+    web.create().fails_with("/hooks/createRuntime/0");
     assert!(!bundle.dir().join("elsewhere").exists());
 }
 

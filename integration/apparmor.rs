@@ -126,7 +126,8 @@ fn missing_profile_is_refused_and_leaves_nothing() {
     require!(root, apparmor);
     let bundle =
         Bundle::with(|config| config.set("/process/apparmorProfile", "onggi-it-not-loaded"));
-    let output = bundle.container("web").create().fails();
+    let web = bundle.container("web");
+    let output = web.create().fails();
     assert!(output.stderr.contains("/process/apparmorProfile"), "{output}");
     assert!(output.stderr.contains("onggi-it-not-loaded"), "{output}");
     bundle.assert_clean();

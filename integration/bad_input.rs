@@ -147,7 +147,8 @@ fn volume_that_is_a_file_where_a_directory_is_expected() {
     fs::write(&file, "").unwrap();
     let file = file.to_str().unwrap().to_owned();
     bundle.edit(|config| config.bind(&file, "/tmp", &["rbind", "rw"]));
-    let output = bundle.container("web").create().fails().fails_with("not a directory");
+    let web = bundle.container("web");
+    let output = web.create().fails().fails_with("not a directory");
     let names = format!("the file {file} onto the directory /tmp");
     assert!(output.stderr.contains(&names), "{output}");
     assert_eq!(docker_exit_code(&output.stderr), 127, "{output}");
@@ -158,7 +159,8 @@ fn volume_that_is_a_file_where_a_directory_is_expected() {
         config.remove("/mounts").set("/mounts", json!([]));
         config.bind(&format!("{file}/data"), "/mnt", &["rbind"])
     });
-    bundle.container("web").create().fails_with("not a directory");
+    let web = bundle.container("web");
+    web.create().fails_with("not a directory");
     bundle.assert_clean();
 }
 

@@ -150,7 +150,8 @@ fn row94_cgroups_path_with_dot_dot_is_refused() {
     let bundle = Bundle::new();
     let path = format!("/{0}/../{0}-elsewhere", bundle.name());
     bundle.edit(|config| config.set("/linux/cgroupsPath", path));
-    let output = bundle.container("web").create().fails_with("/linux/cgroupsPath");
+    let web = bundle.container("web");
+    let output = web.create().fails_with("/linux/cgroupsPath");
     // By its letters, before anything is made; openat2 would not follow it either.
     assert!(output.stderr.contains("has the component \"..\""), "{output}");
     bundle.assert_clean();

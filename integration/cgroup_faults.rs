@@ -35,7 +35,8 @@ fn create_into_a_frozen_cgroup_is_refused_and_leaves_it_as_it_is() {
     let bundle = Bundle::new();
     let dirs = make_directories(&bundle);
     freeze(&bundle, true);
-    bundle.container("web").create().fails_with("is frozen");
+    let web = bundle.container("web");
+    web.create().fails_with("is frozen");
     assert!(bundle.state_entries().is_empty());
     freeze(&bundle, false);
     assert!(dirs.iter().all(|dir| dir.is_dir()), "somebody else's cgroup was removed");
@@ -59,7 +60,8 @@ fn create_with_a_limit_the_kernel_refuses_leaves_nothing() {
     ] {
         let bundle = Bundle::new();
         bundle.edit(|config| config.set(&format!("/linux/resources/{pointer}"), value));
-        bundle.container("web").create().fails_with(text);
+        let web = bundle.container("web");
+        web.create().fails_with(text);
         bundle.assert_clean();
     }
 }

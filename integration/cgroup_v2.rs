@@ -104,7 +104,8 @@ fn v2_limit_of_memory_below_a_threaded_cgroup_is_refused() {
     let above = Above::new(&bundle);
     fs::create_dir(above.dir.join("other")).unwrap();
     above.put("other", "cgroup.type", "threaded");
-    bundle.container("web").create().fails_with("/linux/resources/memory/limit");
+    let web = bundle.container("web");
+    web.create().fails_with("/linux/resources/memory/limit");
     assert!(!above.dir.join("web").exists());
     drop(above);
     bundle.assert_clean();

@@ -207,7 +207,8 @@ fn failed_create_hooks_lead_to_the_poststop_hooks() {
             script(config, &bundle, "poststop", "echo poststop >> $0/order");
             config
         });
-        bundle.container("web").create().fails_with(kind);
+        let web = bundle.container("web");
+        web.create().fails_with(kind);
         assert_eq!(read(&dir, "order"), "poststop\n", "{kind}");
         assert_eq!(bundle.state_entries(), [""; 0]);
     }
@@ -487,7 +488,8 @@ fn every_name_in_features_is_recognized() {
         for name in list(&format!("/linux/seccomp/{names}")) {
             let bundle = one_seccomp_name(names, &name);
             if bundle.config()["linux"]["seccomp"]["listenerPath"].is_string() {
-                let output = bundle.container("web").create();
+                let web = bundle.container("web");
+                let output = web.create();
                 assert!(!output.stderr.contains("unknown"), "{name}: {output}");
             } else {
                 works(names, &name, &bundle);

@@ -18,7 +18,8 @@ fn command_file(content: &str, mode: u32) -> Bundle {
 }
 
 fn create(bundle: &Bundle) -> Output {
-    let output = bundle.container("web").create().fails();
+    let web = bundle.container("web");
+    let output = web.create().fails();
     bundle.assert_clean();
     output
 }

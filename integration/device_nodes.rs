@@ -44,7 +44,8 @@ fn default_devices_work() {
         "echo x > /dev/null && head -c 4 /dev/zero | wc -c && head -c 4 /dev/urandom | wc -c; \
          echo x > /dev/full",
     );
-    let output = bundle.container("web").run();
+    let web = bundle.container("web");
+    let output = web.run();
     assert_eq!(output.stdout, "4\n4\n", "{output}");
     assert!(output.stderr.contains("No space left on device"), "{output}");
 }
@@ -148,7 +149,8 @@ fn requested_device_outside_dev_makes_missing_directories() {
 fn requested_device_over_a_conflicting_file_is_an_error() {
     require!(root);
     let bundle = with_device(device("/etc/passwd", "c", 1, 3), "true");
-    let output = bundle.container("web").create().fails();
+    let web = bundle.container("web");
+    let output = web.create().fails();
     assert!(output.stderr.contains("/linux/devices/0:"), "{output}");
     let passwd = fs::read_to_string(bundle.rootfs().join("etc/passwd")).unwrap();
     assert!(passwd.starts_with("root:"));
@@ -162,7 +164,8 @@ fn requested_device_over_another_device_is_an_error() {
     fs::create_dir(bundle.rootfs().join("srv")).unwrap();
     let node = bundle.rootfs().join("srv/node");
     assert!(host::tool(&["mknod", node.to_str().unwrap(), "c", "1", "5"]).0.success());
-    let output = bundle.container("web").create().fails();
+    let web = bundle.container("web");
+    let output = web.create().fails();
     assert!(output.stderr.contains("/linux/devices/0:"), "{output}");
     bundle.assert_clean();
 }
@@ -186,7 +189,8 @@ fn requested_device_at_a_symlink_never_leaves_the_rootfs() {
     fs::create_dir(&outside).unwrap();
     symlink(&outside, bundle.rootfs().join("link")).unwrap();
     // Either made inside the rootfs or refused.
-    bundle.container("web").run();
+    let web = bundle.container("web");
+    web.run();
     assert_eq!(fs::read_dir(outside).unwrap().count(), 0);
 }
 
@@ -223,7 +227,8 @@ fn masked_file_is_empty_and_cannot_be_changed() {
                   grep -c ' /etc/secret ' /proc/self/mountinfo";
     let bundle = hidden("maskedPaths", &["/etc/secret"], script);
     fs::write(bundle.rootfs().join("etc/secret"), "password").unwrap();
-    let output = bundle.container("web").run();
+    let web = bundle.container("web");
+    let output = web.run();
     assert_eq!(output.stdout, "0\n1\n", "{output}");
     assert_eq!(fs::read_to_string(bundle.rootfs().join("etc/secret")).unwrap(), "password");
 }
@@ -235,7 +240,8 @@ fn masked_directory_is_empty_and_read_only() {
     let bundle = hidden("maskedPaths", &["/secrets"], script);
     fs::create_dir(bundle.rootfs().join("secrets")).unwrap();
     fs::write(bundle.rootfs().join("secrets/key"), "password").unwrap();
-    let output = bundle.container("web").run();
+    let web = bundle.container("web");
+    let output = web.run();
     assert_eq!(output.stdout, "0\n0\n", "{output}");
     assert!(output.stderr.contains("Read-only file system"), "{output}");
 }
@@ -271,7 +277,8 @@ fn masked_and_readonly_paths_that_are_missing_are_no_error() {
     let paths = ["/no/such/path", "/proc/no-such-file", "/etc/passwd/below-a-file"];
     let bundle = hidden("maskedPaths", &paths[..2], "echo runs; ls -d /no");
     bundle.edit(|config| config.set("/linux/readonlyPaths", &paths[..2]));
-    let output = bundle.container("web").run();
+    let web = bundle.container("web");
+    let output = web.run();
     assert_eq!(output.stdout, "runs\n", "{output}");
     assert!(!bundle.rootfs().join("no").exists(), "made in the image");
 }
@@ -298,7 +305,8 @@ fn readonly_path_can_be_read_and_not_written() {
     fs::create_dir_all(bundle.rootfs().join("data/sub")).unwrap();
     fs::write(bundle.rootfs().join("data/file"), "content").unwrap();
     fs::write(bundle.rootfs().join("data-file"), "").unwrap();
-    let output = bundle.container("web").run();
+    let web = bundle.container("web");
+    let output = web.run();
     assert_eq!(output.stdout, "content");
     assert_eq!(output.stderr.matches("Read-only file system").count(), 3, "{output}");
 }
@@ -321,7 +329,8 @@ fn readonly_paths_of_procfs_refuse_to_write() {
     require!(root);
     let bundle =
         Bundle::sh("echo 1 > /proc/sys/net/ipv4/ip_forward; cat /proc/sys/net/ipv4/ip_forward");
-    let output = bundle.container("web").run();
+    let web = bundle.container("web");
+    let output = web.run();
     assert!(output.stderr.contains("Read-only file system"), "{output}");
     assert_eq!(output.stdout.len(), 2, "{output}");
 }
@@ -337,7 +346,8 @@ fn masked_path_behind_a_symlink_stays_inside() {
     fs::create_dir(bundle.rootfs().join("target")).unwrap();
     fs::write(bundle.rootfs().join("target/file"), "inside").unwrap();
     symlink("/target", bundle.rootfs().join("link")).unwrap();
-    let output = bundle.container("web").run();
+    let web = bundle.container("web");
+    let output = web.run();
     // Masked where it leads, or refused; never shown.
     assert!(!output.stdout.contains("inside"), "{output}");
     assert_eq!(fs::read_to_string(outside.join("file")).unwrap(), "host");

@@ -233,7 +233,8 @@ fn annotation_for_contained_exec_is_true_or_false() {
     web.exec(&["sh", "-c", &probe("exit 0")]).ok();
     assert_eq!(others(&web).len(), 2);
     let bundle = by_annotation("yes");
-    let output = bundle.container("web").create();
+    let web = bundle.container("web");
+    let output = web.create();
     output.fails_with("/annotations/dev.onggi.exec.contain: is neither true nor false");
 }
 

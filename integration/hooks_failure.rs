@@ -10,7 +10,8 @@ use crate::support::{Bundle, Container, Process, eventually, poll};
 fn times_out(bundle: &Bundle, kind: &str) {
     bundle.edit(|config| config.set(&format!("/hooks/{kind}/0/timeout"), 1));
     let begin = Instant::now();
-    let output = bundle.container("web").create().fails();
+    let web = bundle.container("web");
+    let output = web.create().fails();
     assert!(begin.elapsed() < Duration::from_secs(10));
     assert!(output.stderr.contains(&format!("/hooks/{kind}/0:")), "{output}");
     assert!(output.stderr.contains("timeout") || output.stderr.contains("1 s"), "{output}");
@@ -103,7 +104,8 @@ fn failing_hook_error_has_the_last_4_kib_of_its_output() {
     let text =
         "echo first words; head -c 100000 /dev/zero | tr '\\0' x; echo; echo last words; exit 1";
     bundle.edit(|config| config.hook("prestart", "/bin/sh", &["sh", "-c", text]));
-    let output = bundle.container("web").create().fails();
+    let web = bundle.container("web");
+    let output = web.create().fails();
     let count = output.stderr.matches('x').count();
     // docker and podman read one piece of 8 KiB.
     assert!((3900..4200).contains(&count), "{count} bytes of output: {output}");
@@ -119,7 +121,8 @@ fn failing_hook_error_escapes_control_characters() {
     let bundle = Bundle::new();
     let text = "printf 'one\\033[31mred\\r\\ntwo\\001'; exit 1";
     bundle.edit(|config| config.hook("prestart", "/bin/sh", &["sh", "-c", text]));
-    let output = bundle.container("web").create().fails();
+    let web = bundle.container("web");
+    let output = web.create().fails();
     let line = output.stderr.trim_end_matches('\n');
     assert!(!line.contains(char::is_control), "{line:?}");
     assert!(line.contains("red") && line.contains("two"), "{line}");
@@ -130,7 +133,8 @@ fn hook_program_that_is_missing_fails_create_with_its_pointer() {
     require!(root);
     for kind in CREATE_KINDS {
         let bundle = Bundle::with(|config| config.hook(kind, "/no/such/hook", &["hook"]));
-        let output = bundle.container("web").create().fails_with("no such file or directory");
+        let web = bundle.container("web");
+        let output = web.create().fails_with("no such file or directory");
         assert!(output.stderr.contains(&format!("/hooks/{kind}/0:")), "{output}");
         bundle.assert_clean();
     }
@@ -147,7 +151,8 @@ fn hooks_after_a_failed_one_do_not_run() {
         script(config, &bundle, "createContainer", "echo third >> $0/order");
         config
     });
-    bundle.container("web").create().fails();
+    let web = bundle.container("web");
+    web.create().fails();
     assert_eq!(read(&dir, "order"), "");
 }
 

@@ -132,7 +132,8 @@ fn idmap_is_for_the_top_mount_and_ridmap_for_all_below() {
 fn idmap_error_names_the_filesystem_that_refuses() {
     require!(root, program("unshare"));
     let bundle = bundle_with(mapped("/proc/self", &["bind", "idmap"]));
-    let output = bundle.container("web").create().fails_with("the filesystem proc at /proc");
+    let web = bundle.container("web");
+    let output = web.create().fails_with("the filesystem proc at /proc");
     assert!(output.stderr.contains("/mounts/7: "), "{output}");
     bundle.assert_clean();
     let bundle = bundle_with(mapped("data", &["rbind", "ridmap"]));
@@ -161,7 +162,8 @@ fn idmap_of_a_new_filesystem() {
     }
     bundle.edit(|config| config.set("/mounts/7/type", "mqueue"));
     bundle.edit(|config| config.set("/mounts/7/options", json!(["idmap"])));
-    bundle.container("web").create().fails_with("/mounts/7: mqueue cannot map ids");
+    let web = bundle.container("web");
+    web.create().fails_with("/mounts/7: mqueue cannot map ids");
 }
 
 #[test]

@@ -14,7 +14,8 @@ use crate::support::{Bundle, Config, Output, host, patience};
 fn each_is_refused(cases: &[(&str, Value, &str)]) {
     for (place, value, pointer) in cases {
         let bundle = Bundle::with(|config| config.set(place, value.clone()));
-        let output = bundle.container("web").create();
+        let web = bundle.container("web");
+        let output = web.create();
         assert_eq!(output.code(), 1, "{place} = {value}: {output}");
         assert!(output.stderr.contains(&format!("{pointer}:")), "{place} = {value}: {output}");
         bundle.assert_clean();
@@ -58,7 +59,8 @@ fn t26_uid_as_1e3_or_1_0_is_refused_or_exact() {
             Bundle::with(|config| config.set("/process/user/uid", 77_777).args(&["id", "-u"]));
         let config = bundle.config().0.to_string();
         bundle.write(config.replace("77777", text));
-        let output = bundle.container("web").run();
+        let web = bundle.container("web");
+        let output = web.run();
         let clean = output.code() == 1 && output.stderr.contains("/process/user/uid:");
         assert!(clean || output.stdout.trim() == exact, "{text}: {output}");
     }
@@ -263,7 +265,8 @@ fn soon() -> Duration {
 fn text_is_refused(text: impl AsRef<[u8]>, word: &str) -> Output {
     let bundle = Bundle::new();
     bundle.write(text);
-    let create = bundle.container("web").call("create", &[]).timeout(soon());
+    let web = bundle.container("web");
+    let create = web.call("create", &[]).timeout(soon());
     let output = create.run();
     assert_eq!(output.code(), 1, "{output}");
     assert!(output.stderr.contains(word), "no {word:?} in {output}");
@@ -459,7 +462,8 @@ fn config_json_that_is_no_regular_file_is_refused_in_time() {
         let mut args = make.to_vec();
         args.push(path.to_str().unwrap());
         assert!(host::tool(&args).0.success());
-        let create = bundle.container("web").call("create", &[]).timeout(soon());
+        let web = bundle.container("web");
+        let create = web.call("create", &[]).timeout(soon());
         assert_eq!(create.run().code(), 1);
         bundle.assert_clean();
     }

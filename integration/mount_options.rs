@@ -142,7 +142,8 @@ fn noexec_nosuid_nodev_and_ro_take_effect_inside() {
             "for d in noexec exec; do cp /bin/busybox /$d/echo; /$d/echo $d; done; touch /ro/file",
         )
     });
-    let output = bundle.container("web").run();
+    let web = bundle.container("web");
+    let output = web.run();
     assert_eq!(output.stdout, "exec\n", "{output}");
     assert!(output.stderr.contains("Permission denied"), "{output}");
     assert!(output.stderr.contains("Read-only file system"), "{output}");
@@ -334,7 +335,8 @@ fn nosymfollow_follows_no_link() {
         );
         config.sh("cat /yes/link; cat /no/file; cat /no/link")
     });
-    let output = bundle.container("web").run();
+    let web = bundle.container("web");
+    let output = web.run();
     assert_eq!(output.stdout, "contentcontent", "{output}");
     assert!(output.stderr.contains("Too many levels of symbolic links"), "{output}");
 }

@@ -102,7 +102,8 @@ fn bind_mount_of_a_file_on_a_directory_is_not_a_directory() {
     let bundle = Bundle::new();
     let source = host_file(&bundle, "source", "");
     bundle.edit(|config| config.bind(&source, "/etc", &[]));
-    let output = bundle.container("web").create().fails();
+    let web = bundle.container("web");
+    let output = web.create().fails();
     assert!(output.stderr.to_lowercase().contains("not a directory"), "{output}");
     assert!(output.stderr.contains(&format!("{}:", last_pointer(&bundle))), "{output}");
     bundle.assert_clean();
@@ -115,7 +116,8 @@ fn bind_mount_of_a_directory_on_a_file_is_not_a_directory() {
     let source = bundle.dir().join("directory");
     fs::create_dir(&source).unwrap();
     bundle.edit(|config| config.bind(source.to_str().unwrap(), "/etc/passwd", &[]));
-    let output = bundle.container("web").create().fails();
+    let web = bundle.container("web");
+    let output = web.create().fails();
     assert!(output.stderr.to_lowercase().contains("not a directory"), "{output}");
     assert!(output.stderr.contains(&format!("{}:", last_pointer(&bundle))), "{output}");
     bundle.assert_clean();
@@ -282,7 +284,8 @@ fn cgroup_mount_shows_the_own_cgroup_read_only() {
          echo 1 > /sys/fs/cgroup{dir}/cgroup.procs; ls /sys/fs/cgroup"
     );
     let bundle = Bundle::sh(&script);
-    let output = bundle.container("web").run();
+    let web = bundle.container("web");
+    let output = web.run();
     assert!(output.stdout.starts_with("1\n"), "{output}");
     assert_eq!(output.stderr.matches("Read-only file system").count(), 2, "{output}");
     if !host::is_v2() {

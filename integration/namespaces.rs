@@ -143,7 +143,8 @@ fn hostname_with_inherited_uts_namespace_is_refused() {
     require!(root);
     let before = fs::read("/proc/sys/kernel/hostname").unwrap();
     let bundle = Bundle::with(|config| config.share_namespace("uts"));
-    let output = bundle.container("web").create().fails();
+    let web = bundle.container("web");
+    let output = web.create().fails();
     assert_eq!(fs::read("/proc/sys/kernel/hostname").unwrap(), before);
     bundle.assert_clean();
     assert!(output.stderr.contains("/hostname:"), "{output}");

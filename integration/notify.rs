@@ -187,7 +187,8 @@ fn notify_abstract_socket() {
 fn notify_is_not_there_when_nobody_asks() {
     require!(root);
     let bundle = Bundle::sh("env; ls /run/notify");
-    let output = bundle.container("web").run();
+    let web = bundle.container("web");
+    let output = web.run();
     assert!(
         !output.stdout.contains("NOTIFY") && output.stderr.contains("No such file"),
         "{output}"

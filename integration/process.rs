@@ -104,7 +104,8 @@ fn cwd_that_is_a_symlink_stays_inside() {
 fn cwd_that_is_a_file_is_a_clean_error() {
     require!(root);
     let bundle = Bundle::with(|config| config.set("/process/cwd", "/etc/passwd"));
-    let output = bundle.container("web").create().fails();
+    let web = bundle.container("web");
+    let output = web.create().fails();
     assert!(output.stderr.contains("not a directory"), "{output}");
     bundle.assert_clean();
 }

@@ -336,7 +336,8 @@ fn root_path_symlink_is_followed_or_refused() {
     require!(root);
     let bundle = Bundle::with(|config| config.set("/root/path", "link").sh("cat /etc/passwd"));
     symlink("rootfs", bundle.path().join("link")).unwrap();
-    let output = bundle.container("web").run();
+    let web = bundle.container("web");
+    let output = web.run();
     match output.code() {
         0 => assert!(output.stdout.starts_with("root:x:0:0:root:/root:"), "{output}"),
         _ => assert!(output.stderr.contains("rootfs") || output.stderr.contains("/root/path")),

@@ -85,7 +85,8 @@ fn errno_ret_of_each_rule_is_what_the_call_returns() {
         [(1, "Operation not permitted"), (28, "No space left on device"), (40, "Too many levels")]
     {
         let bundle = with_profile(allow_but(json!([errno(&MKDIR, number)])), "mkdir /tmp/new");
-        let output = bundle.container("web").run().fails();
+        let web = bundle.container("web");
+        let output = web.run().fails();
         assert!(output.stderr.contains(text), "{number}: {output}");
     }
 }
@@ -95,7 +96,8 @@ fn errno_ret_absent_is_eperm() {
     require!(root);
     let rule = json!({ "names": MKDIR, "action": "SCMP_ACT_ERRNO" });
     let bundle = with_profile(allow_but(json!([rule])), "mkdir /tmp/new");
-    let output = bundle.container("web").run().fails();
+    let web = bundle.container("web");
+    let output = web.run().fails();
     assert!(output.stderr.contains("Operation not permitted"), "{output}");
 }
 
@@ -104,7 +106,8 @@ fn two_rules_with_different_errnos() {
     require!(root);
     let rules = json!([errno(&MKDIR, 28), errno(&["rmdir", "unlinkat"], 16)]);
     let bundle = with_profile(allow_but(rules), "mkdir /tmp/new; rmdir /var");
-    let output = bundle.container("web").run().fails();
+    let web = bundle.container("web");
+    let output = web.run().fails();
     assert!(output.stderr.contains("No space left on device"), "{output}");
     assert!(output.stderr.contains("resource busy"), "{output}");
 }
@@ -285,7 +288,8 @@ fn unknown_syscall_names_are_ignored() {
     require!(root);
     let rules = json!([errno(&["no_such_syscall_in_any_kernel"], 28), errno(&MKDIR, 28)]);
     let bundle = with_profile(allow_but(rules), "mkdir /tmp/new");
-    let output = bundle.container("web").run().fails();
+    let web = bundle.container("web");
+    let output = web.run().fails();
     assert!(output.stderr.contains("No space left on device"), "{output}");
 }
 
@@ -363,6 +367,7 @@ fn flags_log_and_spec_allow_are_accepted() {
     let mut profile = allow_but(json!([errno(&MKDIR, 28)]));
     profile["flags"] = json!(["SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW"]);
     let bundle = with_profile(profile, "mkdir /tmp/new");
-    let output = bundle.container("web").run().fails();
+    let web = bundle.container("web");
+    let output = web.run().fails();
     assert!(output.stderr.contains("No space left on device"), "{output}");
 }

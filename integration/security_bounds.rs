@@ -342,7 +342,8 @@ fn t31_output_of_a_hook_is_not_collected() {
         let hook = json!({ "path": "/bin/sh", "args": ["sh", "-c", script] });
         config.push("/hooks/createRuntime", hook)
     });
-    let running = bundle.container("web").call("create", &[]).spawn();
+    let web = bundle.container("web");
+    let running = web.call("create", &[]).spawn();
     let process = running.process();
     let mut highest = 0;
     while !running.has_ended() {

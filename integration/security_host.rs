@@ -285,7 +285,8 @@ fn rule16_init_and_hooks_die_with_a_killed_create() {
     let env = [format!("OF={}", bundle.name())];
     let hook = json!({ "path": "/bin/sleep", "args": ["sleep", "1000"], "env": env });
     bundle.edit(|config| config.push("/hooks/createRuntime", hook));
-    let create = bundle.container("web").call("create", &[]).spawn();
+    let web = bundle.container("web");
+    let create = web.call("create", &[]).spawn();
     let runtime = create.process();
     let made = || host::processes_of(bundle.name()).into_iter().filter(|one| *one != runtime);
     let started: Vec<Process> = crate::support::eventually("init and the hook are there", || {

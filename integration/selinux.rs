@@ -78,7 +78,8 @@ fn unknown_selinux_label_is_refused_and_leaves_nothing() {
     require!(root, selinux);
     let bundle =
         Bundle::with(|config| config.set("/process/selinuxLabel", "no:such:onggi_label:s0"));
-    let output = bundle.container("web").create().fails();
+    let web = bundle.container("web");
+    let output = web.create().fails();
     assert!(output.stderr.contains("/process/selinuxLabel"), "{output}");
     assert!(output.stderr.contains("no:such:onggi_label:s0"), "{output}");
     bundle.assert_clean();

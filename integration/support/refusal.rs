@@ -17,7 +17,8 @@ pub fn refused_at(bundle: &Bundle, pointers: &[&str]) -> Output {
 /// container, no cgroup, no process.
 #[track_caller]
 pub fn refused(bundle: &Bundle) -> Output {
-    let output = bundle.container("web").create();
+    let web = bundle.container("web");
+    let output = web.create();
     assert_eq!(output.code(), 1, "{output}");
     assert!(!output.stderr.contains("panicked"), "{output}");
     bundle.assert_clean();
