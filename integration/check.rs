@@ -412,13 +412,15 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("E_STATE_DAMAGED", "a_damaged_record_is_told_and_nothing_is_forgotten"),
     ("E_CGROUP_NONE", "check_without_cgroups"),
     ("E_TERMINAL", "a_terminal_without_a_devpts_has_its_code"),
-    ("E_PERSONALITY", "none: no flag is defined, and no domain that a kernel refuses"),
-    ("E_EXEC_TIMEOUT", "none: see the tests of exec --timeout"),
+    (
+        "E_EXEC_TIMEOUT",
+        "exec_timeout_leaves_no_process_of_a_probe_that_double_forks_and_ignores_signals",
+    ),
     ("E_EXEC_CONTAIN", "none: see the tests of exec --contain"),
-    ("E_SCHEDULER", "none: see the tests of placement"),
+    ("E_SCHEDULER", "scheduler_utilization_clamps_are_the_systems_own"),
     ("E_SYSTEMD", "none: needs systemd; see hack/test-vm"),
     ("W_NOTIFY", "none: see the tests of sd_notify"),
-    ("E_NOTIFY", "none: see the tests of sd_notify"),
+    ("E_NOTIFY", "notify_socket_that_is_not_there_fails_start_before_it_starts"),
     ("W_OPTION_IGNORED", "criu_is_ignored_with_a_warning"),
     ("E_DEADLINE", "deadline_bounds_hooks_and_waits"),
     ("E_NAMESPACE", "none: clone3 refuses only where namespaces are used up or forbidden"),
@@ -439,7 +441,6 @@ const ELSEWHERE: &[(&str, &str)] = &[
         "E_CGROUP_V1_ONLY",
         "none: needs a v2 host for a v1 setting; src/cgroup/tests/plan.rs plans it",
     ),
-    ("E_MEMORY_POLICY", "none: a valid policy is refused only for nodes that are not there"),
     ("E_ID_MAPPING", "none: needs a user without ranges; see the tests of user namespaces"),
 ];
 

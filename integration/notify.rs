@@ -160,7 +160,8 @@ fn notify_socket_that_is_not_there_fails_start_before_it_starts() {
     let path = bundle.dir().join("manager");
     let web = bundle.container("web");
     told(web.call("create", &[]), &path).run().ok();
-    told(web.call("start", &[]), &path).run().fails_with("NOTIFY_SOCKET: ");
+    let failed = told(web.call("start", &[]), &path).run().fails_with("NOTIFY_SOCKET: ");
+    assert_eq!(failed.log()[0]["code"], "E_NOTIFY", "{failed}");
     assert_eq!(web.status(), "created");
     web.start().ok();
     web.becomes("running");

@@ -105,6 +105,7 @@ fn scheduler_utilization_clamps_are_the_systems_own() {
         } else {
             let output = web.create().fails_with("/process/scheduler");
             assert!(output.stderr.contains("(EOPNOTSUPP)"), "{output}");
+            assert_eq!(output.log()[0]["code"], "E_SCHEDULER", "{output}");
             bundle.assert_clean();
         }
     }

@@ -218,6 +218,11 @@ pub const RESOURCES: &[Case] = &[
         Refused("E_TYPE"),
     ),
     (
+        "memory policy of nodes that are not there",
+        &[("/linux/memoryPolicy", "{\"mode\": \"MPOL_BIND\", \"nodes\": \"60\"}")],
+        Late("E_MEMORY_POLICY"),
+    ),
+    (
         "memory policy unknown flag",
         &[(
             "/linux/memoryPolicy",
