@@ -7,7 +7,7 @@ use std::process::Stdio;
 
 use serde_json::{Value, json};
 
-use crate::support::{Bundle, Container, Process, eventually, fds, patience, reaper};
+use crate::support::{Bundle, Container, Process, eventually, fds, host, patience, reaper};
 
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -362,4 +362,25 @@ fn row60_exec_forwards_signals_to_the_process() {
     eventually("USR1 arrives", || exec.stdout_now().contains("usr1").then_some(()));
     exec.signal(libc::SIGTERM);
     exec.wait().exits(9);
+}
+
+/// Its caller is told that it failed, and will not look for the process again.
+#[test]
+fn exec_that_cannot_wait_for_the_process_ends_it() {
+    require!(root);
+    let bundle = Bundle::new();
+    let web = bundle.container("web");
+    web.up();
+    let exec = web.call("exec", &[]).args(&["sh", "-c", "echo up; exec sleep 999"]).spawn();
+    eventually("it runs", || (exec.stdout_now() == "up\n").then_some(()));
+    let runtime = exec.process();
+    let [process] = runtime.children().try_into().expect("one child");
+    // poll(2) takes no more descriptors than may be open, and this waits for two.
+    let pid = runtime.0.to_string();
+    let (status, text) = host::tool(&["prlimit", "--pid", &pid, "--nofile=1:"]);
+    assert!(status.success(), "{text}");
+    // Wakes it up and is nothing for the process.
+    exec.signal(libc::SIGURG);
+    exec.wait().fails_with("poll");
+    assert!(!process.is_alive(), "the process goes on");
 }

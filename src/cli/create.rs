@@ -56,7 +56,10 @@ pub fn run(globals: &Globals, matches: &ArgMatches) -> anyhow::Result<u8> {
         return Ok(0);
     };
     sys::deadline::clear();
-    let exit = foreground.wait(&created, proxy)?;
+    let exit = match foreground.wait(&created, proxy) {
+        Ok(exit) => exit,
+        Err(error) => return Err(also_delete(globals, &id, error).into()),
+    };
     if !args::is_on(matches, "keep") {
         globals.log.warn(delete::delete(&globals.root, &id, true)?);
     }

@@ -52,6 +52,10 @@ pub fn exec(globals: &Globals, matches: &ArgMatches) -> anyhow::Result<u8> {
     let exit = foreground.wait_until(&created, deadline.map(|deadline| deadline.end));
     // Also when it could not be waited for.
     contained.map_or(Ok(()), spawn::Contained::end)?;
+    let exit = exit.map_err(|error| match created.end() {
+        Ok(()) => error,
+        Err(left) => error.and(format_args!("ending it: {left}")),
+    });
     match (exit?, deadline) {
         (Some(exit), _) => Ok(u8::try_from(exit.status()).unwrap_or(1)),
         (None, Some(deadline)) => {

@@ -4,26 +4,37 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::time::Instant;
 
-use super::UNDO_DEADLINE;
 use super::protocol::Failure;
+use super::{Created, UNDO_DEADLINE};
 use crate::error::{Code, Error, Result};
 use crate::plan::steps::Step;
 use crate::sys;
 
 /// Kills a child and waits until it is gone.
 pub fn end_child(child: &sys::process::Child) -> Result<()> {
-    match sys::process::pidfd_send_signal(child.pidfd.as_fd(), libc::SIGKILL) {
+    end(child.pid, child.pidfd.as_fd())
+}
+
+impl Created {
+    /// Kills it, a child of this process, and waits until it is gone.
+    pub fn end(&self) -> Result<()> {
+        end(self.pid, self.pidfd.as_fd())
+    }
+}
+
+fn end(pid: i32, pidfd: BorrowedFd<'_>) -> Result<()> {
+    match sys::process::pidfd_send_signal(pidfd, libc::SIGKILL) {
         // Dead already, and waiting to be waited for.
         Err(error) if error.errno == libc::ESRCH => {}
         result => result?,
     }
     // One that is frozen on v1 takes no signal before somebody thaws it.
     let end = Instant::now() + UNDO_DEADLINE;
-    if !readable(child.pidfd.as_fd(), end)? {
-        let text = format!("process {} still runs 10 s after SIGKILL", child.pid);
+    if !readable(pidfd, end)? {
+        let text = format!("process {pid} still runs 10 s after SIGKILL");
         return Err(Error::text(Code::E_SYSTEM, text));
     }
-    sys::process::wait(child.pidfd.as_fd(), true)?;
+    sys::process::wait(pidfd, true)?;
     Ok(())
 }
 

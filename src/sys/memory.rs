@@ -33,16 +33,6 @@ pub fn release_stack() -> super::Result<()> {
     }
 }
 
-/// Says that which pages of our own code have been used tells nothing of the future: when the process
-/// ends or becomes another, the kernel need not carry each of them to the end of its lists (mm/memory.c,
-/// `vma_has_recency`, Linux 6.3; harmless before).
-pub fn use_code_once() -> super::Result<()> {
-    let (start, length) = own_code();
-    // SAFETY: advice about a range that is mapped.
-    let ret = unsafe { libc::madvise(start, length, libc::MADV_RANDOM) };
-    super::done(ret.into(), "madvise", "own code")
-}
-
 /// Lets go of the pages of our own code and constants: they are read again from the executable when
 /// they are needed.
 pub fn release_code() -> super::Result<()> {
