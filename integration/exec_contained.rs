@@ -33,7 +33,9 @@ fn leaves(bundle: &Bundle) -> Vec<PathBuf> {
         let entries = fs::read_dir(dir).into_iter().flatten().flatten();
         entries.filter(|entry| entry.file_type().unwrap().is_dir()).map(|e| e.path()).collect()
     };
-    host::hierarchies().iter().flat_map(|root| below(root.join(bundle.name()))).collect()
+    let config = bundle.config();
+    let cgroup = config["linux"]["cgroupsPath"].as_str().unwrap();
+    host::cgroup_dirs(cgroup).into_iter().flat_map(below).collect()
 }
 
 #[track_caller]

@@ -302,7 +302,7 @@ fn systemd_unit_of_another_container_is_not_stopped_by_delete() {
 /// A limit that the kernel refuses comes after the unit has been started.
 #[test]
 fn systemd_unit_of_a_failed_create_is_gone() {
-    require!(root, systemd(), v2_controller("cpuset"));
+    require!(root, systemd(), controller("cpuset"));
     let (bundle, unit) = bundle();
     bundle.edit(|config| config.set("/linux/resources/cpu", json!({ "cpus": "4000" })));
     let web = bundle.container("web");

@@ -208,6 +208,20 @@ fn systemd_start_that_fails_is_taken_back() {
     assert_eq!(calls, ["StartTransientUnit", "StopUnit"]);
 }
 
+/// The process is in the scope then, on v1 also in directories of hierarchies that systemd does not know and
+/// does not take away.
+#[test]
+fn systemd_create_with_a_limit_that_the_kernel_refuses_is_taken_back() {
+    require!(root, controller("cpuset"));
+    let (bundle, unit) = bundle();
+    bundle.edit(|config| config.set("/linux/resources/cpu", json!({ "cpus": "4000" })));
+    let bus = FakeBus::new(&bundle, systemd(unit));
+    let web = bundle.container("web");
+    call(&web, "create", &[], &bus).run().fails_with("/linux/resources/cpu/cpus");
+    bundle.assert_clean();
+    assert_eq!(bus.calls(), ["StartTransientUnit", "StopUnit", "ResetFailedUnit"]);
+}
+
 /// It says that it is done, but the process is where it was: limits would go to nobody.
 #[test]
 fn systemd_that_has_not_moved_the_process_is_an_error() {

@@ -71,12 +71,21 @@ pub fn cgroups_path(name: &str) -> String {
 /// The directory of a cgroup, in the hierarchy with this controller on v1.
 pub fn cgroup_dir(controller: &str, cgroup: &str) -> PathBuf {
     let root = if is_v2() { CGROUP_ROOT.into() } else { v1_dir(controller).unwrap() };
+    root.join(below_root(cgroup))
+}
+
+/// The same in every hierarchy, there or not.
+pub fn cgroup_dirs(cgroup: &str) -> Vec<PathBuf> {
+    hierarchies().into_iter().map(|root| root.join(below_root(cgroup))).collect()
+}
+
+fn below_root(cgroup: &str) -> String {
     match cgroup.split(':').collect::<Vec<_>>()[..] {
         // A top-level slice and the scope in it; a literal path may have colons, too.
         [slice, prefix, name] if !cgroup.starts_with('/') => {
-            root.join(format!("{slice}/{prefix}-{name}.scope"))
+            format!("{slice}/{prefix}-{name}.scope")
         }
-        _ => root.join(cgroup.trim_start_matches('/')),
+        _ => cgroup.trim_start_matches('/').to_owned(),
     }
 }
 

@@ -388,7 +388,6 @@ impl Group {
 
     /// Removes what was made, newest first. Parents that others use by now stay.
     fn unmake(&mut self) -> Result<()> {
-        self.dirs.clear();
         let mut failed = Ok(());
         while let Some(made) = self.made.pop() {
             match fs::unlinkat(made.parent.as_fd(), &made.name, libc::AT_REMOVEDIR) {

@@ -38,8 +38,6 @@ pub fn enter(group: &mut Group, placement: &Placement, layout: &Layout, pid: i32
         }
         move_into(dir, pid)?;
     }
-    // With the process in them they are not to be unmade, but removed.
-    group.made.clear();
     group.limit(placement)
 }
 
