@@ -31,6 +31,9 @@ pub fn remove(record: &Record, kill: bool, deadline: Duration) -> Result<()> {
     let mut failures = Vec::new();
     let mut busy = Vec::new();
     let owned = record.owned && !is_taken(record)?;
+    if record.unit.is_some() && !owned {
+        leave_to_systemd(record, end.min(Instant::now() + INTENT))?;
+    }
     for place in &record.places {
         match rmdir(place) {
             Ok(None) => {}
@@ -63,6 +66,22 @@ pub fn remove(record: &Record, kill: bool, deadline: Duration) -> Result<()> {
     }
     failures.extend(busy.into_iter().map(|(why, dirs)| format!("left {}: {why}", dirs.join(", "))));
     if failures.is_empty() { Ok(()) } else { Err(Error::text(Code::E_DELETE, failures.join("; "))) }
+}
+
+/// Waits for systemd to take away what may be a unit of ours without a process: it hears of the last one's end
+/// a little later (cgroup.events), and of a directory that is gone by then it hears nothing, so that the unit
+/// would stay for good.
+fn leave_to_systemd(record: &Record, end: Instant) -> Result<()> {
+    let mut pause = Pause::until(end);
+    let known = |place: &&Place| place.is_v2() || place.has("name=systemd");
+    for place in record.places.iter().filter(known) {
+        while dir::open(place, &mut Mounts::default())?.is_some() {
+            if !pause.sleep() {
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Whether another unit has the name now: a directory is not the one that is recorded. Then all may be that
