@@ -145,7 +145,8 @@ fn v2_hugepage_limits_are_those_of_faults_and_of_reservations() {
     require!(root, v2_controller("hugetlb"));
     let pages = json!([{ "pageSize": "2MB", "limit": 4 << 20 }]);
     let bundle = Bundle::with(|config| config.set("/linux/resources/hugepageLimits", pages));
-    bundle.container("web").create().ok();
+    let web = bundle.container("web");
+    web.create().ok();
     for file in ["hugetlb.2MB.max", "hugetlb.2MB.rsvd.max"] {
         assert_eq!(read(&bundle.cgroup("hugetlb"), file), "4194304", "{file}");
     }
