@@ -31,8 +31,9 @@ pub fn remove(record: &Record, kill: bool, deadline: Duration) -> Result<()> {
     let mut failures = Vec::new();
     let mut busy = Vec::new();
     let owned = record.owned && !is_taken(record)?;
-    if record.unit.is_some() && !owned {
-        leave_to_systemd(record, end.min(Instant::now() + INTENT))?;
+    if !owned {
+        end = end.min(Instant::now() + INTENT);
+        leave_to_systemd(record, end)?;
     }
     for place in &record.places {
         match rmdir(place) {
@@ -45,9 +46,6 @@ pub fn remove(record: &Record, kill: bool, deadline: Duration) -> Result<()> {
         if let Some(group) = Group::open(record)? {
             group.kill(libc::SIGKILL, end.saturating_duration_since(Instant::now()))?;
         }
-    }
-    if !owned {
-        end = end.min(Instant::now() + INTENT);
     }
     for leaf in left {
         match leaf.remove(owned, end) {
@@ -72,6 +70,9 @@ pub fn remove(record: &Record, kill: bool, deadline: Duration) -> Result<()> {
 /// a little later (cgroup.events), and of a directory that is gone by then it hears nothing, so that the unit
 /// would stay for good.
 fn leave_to_systemd(record: &Record, end: Instant) -> Result<()> {
+    if record.unit.is_none() {
+        return Ok(());
+    }
     let mut pause = Pause::until(end);
     let known = |place: &&Place| place.is_v2() || place.has("name=systemd");
     for place in record.places.iter().filter(known) {

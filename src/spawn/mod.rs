@@ -31,7 +31,6 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::cgroup::Group;
-
 use crate::container::{self, Container, Status};
 use crate::error::{Code, Error, Result};
 use crate::host::Host;
