@@ -50,13 +50,18 @@ pub fn exec(globals: &Globals, matches: &ArgMatches) -> anyhow::Result<u8> {
     let Some(foreground) = foreground else { return Ok(0) };
     sys::deadline::clear();
     let exit = foreground.wait_until(&created, deadline.map(|deadline| deadline.end));
-    // Also when it could not be waited for.
-    contained.map_or(Ok(()), spawn::Contained::end)?;
+    // One that cannot be waited for must not go on: its caller is told of a failure.
     let exit = exit.map_err(|error| match created.end() {
         Ok(()) => error,
         Err(left) => error.and(format_args!("ending it: {left}")),
     });
-    match (exit?, deadline) {
+    let ended = contained.map_or(Ok(()), spawn::Contained::end);
+    let exit = match (exit, ended) {
+        (Ok(exit), ended) => ended.map(|()| exit)?,
+        (Err(error), Ok(())) => return Err(error.into()),
+        (Err(error), Err(left)) => return Err(error.and(left).into()),
+    };
+    match (exit, deadline) {
         (Some(exit), _) => Ok(u8::try_from(exit.status()).unwrap_or(1)),
         (None, Some(deadline)) => {
             sys::process::wait(created.pidfd.as_fd(), true)?;
