@@ -21,6 +21,8 @@ pub mod process;
 pub mod sched;
 pub mod socket;
 pub mod tty;
+#[cfg(no_backtrace)]
+mod unwind;
 pub mod xattr;
 
 use std::ffi::CString;
