@@ -2,10 +2,10 @@
 
 use std::fs;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::support::refusal::refused_at;
-use crate::support::{Bundle, Config, Process, eventually, host, reaper};
+use crate::support::{Bundle, Config, Process, attack, eventually, host, reaper};
 
 /// The spec's names of the kinds that this version can make and join, and the files in /proc/PID/ns.
 const KINDS: [(&str, &str); 7] = [
@@ -28,12 +28,6 @@ fn last_pointer(bundle: &Bundle) -> String {
 fn new_namespace(config: &mut Config, kind: &str) {
     config.share_namespace(kind);
     config.push("/linux/namespaces", json!({ "type": kind }));
-}
-
-/// Takes out whatever needs a mount namespace.
-fn without_mounts(config: &mut Config) -> &mut Config {
-    config.set("/mounts", Value::Array(Vec::new()));
-    config.remove("/linux/maskedPaths").remove("/linux/readonlyPaths")
 }
 
 /// One kind at a time; the other kinds must not change with it.
@@ -150,30 +144,96 @@ fn hostname_with_inherited_uts_namespace_is_refused() {
     assert!(output.stderr.contains("/hostname:"), "{output}");
 }
 
-/// Without a mount namespace the root is changed by chroot only, and nothing may be mounted.
-#[test]
-fn inherited_mount_namespace_runs_in_a_chroot() {
-    require!(root);
-    let bundle = Bundle::with(|config| without_mounts(config).share_namespace("mount"));
-    let web = bundle.container("web");
-    // A mount namespace for the runtime itself: a runtime that gets it wrong must not change ours.
-    let private = ["unshare", "--mount", "--propagation", "private"];
-    web.call("create", &[]).through(&private).run().ok();
-    web.start().ok();
-    let root = fs::read_link(format!("/proc/{}/root", web.init().0)).unwrap();
-    assert_eq!(root, bundle.rootfs());
-    assert_eq!(host::mounts_of(bundle.name()), [""; 0]);
+/// What a container in somebody else's mount namespace has nevertheless: its mounts, masks, read-only paths and
+/// root, for exec, too.
+const OWN_TREE: &str = "set -e; test -d /proc/self; test -c /dev/null; test -d /sys/class; test -c /dev/pts/ptmx; \
+     test $(ls -A /etc/hidden | wc -l) = 0; test $(wc -c </etc/secret) = 0; \
+     ! touch /etc/frozen/file 2>/dev/null; ! touch /file 2>/dev/null; touch /dev/shm/file; \
+     test $(ls -di /.. | sed 's/ .*//') = $(ls -di / | sed 's/ .*//'); echo as asked";
+
+/// A bundle for that, in the mount namespace that `edit` says.
+fn in_others_mounts(edit: impl FnOnce(&mut Config) -> &mut Config) -> Bundle {
+    let bundle = Bundle::with(|config| {
+        let masked = json!(["/etc/hidden", "/etc/secret", "/etc/not-there"]);
+        config
+            .set("/linux/maskedPaths", masked)
+            .set("/linux/readonlyPaths", json!(["/etc/frozen"]));
+        edit(config.set("/root/readonly", true))
+    });
+    for dir in ["etc/hidden", "etc/frozen"] {
+        fs::create_dir_all(bundle.rootfs().join(dir)).unwrap();
+    }
+    fs::write(bundle.rootfs().join("etc/hidden/file"), "x").unwrap();
+    fs::write(bundle.rootfs().join("etc/secret"), "x").unwrap();
+    bundle
 }
 
-/// Mounts made in somebody else's namespace would outlive the container.
+/// The spec asks for the mounts, whoever the mount namespace belongs to. They are the container's alone, and end
+/// with it: nobody could unmount them.
 #[test]
-fn mounts_without_a_new_mount_namespace_are_refused() {
+fn inherited_mount_namespace_has_the_mounts_and_the_host_has_not() {
     require!(root);
-    let bundle = Bundle::with(|config| config.share_namespace("mount"));
-    let private = ["unshare", "--mount", "--propagation", "private"];
-    let output = bundle.container("web").call("create", &[]).through(&private).run().fails();
-    assert!(output.stderr.contains("/mounts:"), "{output}");
+    let bundle = in_others_mounts(|config| config.share_namespace("mount"));
+    let web = bundle.container("web");
+    web.create().ok();
+    assert_eq!(web.init().ns("mnt"), Process::own().ns("mnt"));
+    web.start().ok();
+    assert_eq!(web.init().ns("mnt"), Process::own().ns("mnt"));
+    assert_eq!(host::mounts_of(bundle.name()), [""; 0]);
+    assert_eq!(web.sh(OWN_TREE).ok().stdout, "as asked\n");
+    web.stop();
+    web.delete().ok();
     bundle.assert_clean();
+}
+
+/// With a path of the host as its root, as runc has it, root of a container would climb out of it, and take away
+/// what covers its masked paths. A tree that is attached nowhere has nothing above it and cannot be changed.
+#[test]
+fn inherited_mount_namespace_is_neither_climbed_out_of_nor_changed() {
+    const CLIMB: &str = r#"
+        #define _GNU_SOURCE
+        #include <stdio.h>
+        #include <sys/mount.h>
+        #include <unistd.h>
+        int main(void) {
+            if (umount2("/etc/secret", MNT_DETACH) == 0) puts("unmasked");
+            if (mount(0, "/", 0, MS_REMOUNT | MS_BIND, 0) == 0) puts("writable");
+            if (mount("tmpfs", "/mnt", "tmpfs", 0, 0) == 0) puts("mounted");
+            if (chroot("/dev/shm")) return 1;
+            for (int i = 0; i < 64; i++) if (chdir("..")) return 2;
+            if (chroot(".")) return 3;
+            if (access("/etc/the-container", F_OK)) puts("out");
+            puts("done");
+            return 0;
+        }"#;
+    require!(root, program("cc"));
+    let bundle = in_others_mounts(|config| {
+        for set in ["effective", "permitted", "bounding"] {
+            config.set(
+                &format!("/process/capabilities/{set}"),
+                json!(["CAP_SYS_CHROOT", "CAP_SYS_ADMIN"]),
+            );
+        }
+        config.share_namespace("mount")
+    });
+    fs::create_dir_all(bundle.rootfs().join("mnt")).unwrap();
+    fs::write(bundle.rootfs().join("etc/the-container"), "x").unwrap();
+    attack::compile(CLIMB, &bundle.rootfs().join("bin/climb"));
+    let web = bundle.container("web");
+    web.up();
+    assert_eq!(web.exec(&["/bin/climb"]).ok().stdout, "done\n");
+}
+
+/// Such a tree is a clone, and what is unbindable cannot be cloned: it would be missing.
+#[test]
+fn unbindable_without_a_new_mount_namespace_is_refused() {
+    require!(root);
+    let bundle = Bundle::with(|config| {
+        let mount = json!({ "destination": "/mnt", "type": "tmpfs", "source": "tmpfs", "options": ["unbindable"] });
+        config.share_namespace("mount").push("/mounts", mount)
+    });
+    let count = bundle.config()["mounts"].as_array().unwrap().len();
+    refused_at(&bundle, &[&format!("/mounts/{}/options", count - 1)]);
 }
 
 /// Every kind that can be joined, one at a time: the second container is in the first one's.
@@ -205,33 +265,33 @@ fn joined_by_path_pid_network_ipc_uts_and_cgroup() {
     }
 }
 
-/// Somebody else's tree of mounts: the runtime changes the root by chroot and mounts nothing.
+/// Somebody else's mount namespace: the container is in it, with its own mounts, which nobody else in it sees.
 #[test]
-fn joined_by_path_mount_namespace_runs_in_a_chroot() {
+fn joined_by_path_mount_namespace_has_the_mounts_and_its_owner_has_not() {
     require!(root);
-    let bundle = Bundle::new();
     let mut command = std::process::Command::new("unshare");
     command.args(["--mount", "--propagation", "private", "sleep", "1000"]);
     let holder = Process(reaper::spawn(&mut command).unwrap().pid);
     eventually("it sleeps", || {
         (holder.cmdline().first().is_some_and(|name| name == "sleep")).then_some(())
     });
-    let mounts = holder.mounts().len();
-    bundle.edit(|config| {
-        without_mounts(config).join_namespace("mount", &format!("/proc/{}/ns/mnt", holder.0))
-    });
+    let mounts = holder.mounts();
+    let path = format!("/proc/{}/ns/mnt", holder.0);
+    let bundle = in_others_mounts(|config| config.join_namespace("mount", &path));
     let web = bundle.container("web");
     let created = web.create();
-    let left = holder.mounts().len();
+    let left = holder.mounts();
     let joined = (created.code() == 0).then(|| (web.init().ns("mnt"), holder.ns("mnt")));
-    let root = (created.code() == 0)
-        .then(|| fs::read_link(format!("/proc/{}/root", web.init().0)).unwrap());
+    let inside = (created.code() == 0).then(|| {
+        web.start().ok();
+        web.sh(OWN_TREE)
+    });
     holder.kill(libc::SIGKILL).unwrap();
     let created = created.ok();
     assert_eq!(left, mounts, "mounted something in it: {created}");
     let (own, others) = joined.unwrap();
     assert_eq!(own, others);
-    assert_eq!(root.unwrap(), bundle.rootfs());
+    assert_eq!(inside.unwrap().ok().stdout, "as asked\n");
 }
 
 /// Time namespaces are entered by the path to those of another's children, too.

@@ -134,7 +134,7 @@ pub struct State {
     pub personality: Option<u64>,
     /// Processes of exec are contained without being asked for it.
     pub exec_contained: bool,
-    /// The root is only a chroot(2): exec must enter it by init's.
+    /// The root is not that of the mount namespace: exec must enter it by init's.
     pub chroot: bool,
     /// Arguments of set_mempolicy(2), for exec.
     pub memory_policy: Option<(u32, Vec<u64>)>,

@@ -638,8 +638,20 @@ pub const LINUX: &[Case] = &[
         Refused("E_TIME_OFFSET"),
     ),
     (
-        "no mount namespace",
-        &[("/linux/namespaces", "[{\"type\": \"pid\"}]")],
+        "mounts in the host's mount namespace",
+        &[("/hostname", "\"\""), ("/linux/namespaces", "[{\"type\": \"pid\"}]")],
+        Good,
+    ),
+    (
+        "no mount namespace for an unbindable mount",
+        &[
+            ("/hostname", "\"\""),
+            ("/linux/namespaces", "[{\"type\": \"pid\"}]"),
+            (
+                "/mounts/-",
+                "{\"destination\": \"/mnt\", \"type\": \"tmpfs\", \"source\": \"tmpfs\", \"options\": [\"unbindable\"]}",
+            ),
+        ],
         Refused("E_NEEDS_NAMESPACE"),
     ),
     (

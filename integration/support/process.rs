@@ -11,7 +11,7 @@ use super::reaper;
 pub struct Process(pub i32);
 
 /// One line of mountinfo: the mounted root, the mount point, its options, the type and the rest.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Mount {
     pub root: String,
     pub target: String,

@@ -64,7 +64,7 @@ pub struct Join<'a> {
     pub mask: i32,
     /// It has a user namespace, which is among them or has been entered already.
     pub user: bool,
-    /// Its root, where that is only a chroot(2).
+    /// Its root, where that is not its mount namespace's.
     pub root: Option<OwnedFd>,
 }
 
@@ -104,6 +104,10 @@ pub struct Child<'a> {
 pub struct Work {
     /// A private procfs.
     pub proc: Option<OwnedFd>,
+    /// The mount namespace that was left to build the root filesystem.
+    pub left_mounts: Option<OwnedFd>,
+    /// The root filesystem, where it is attached nowhere.
+    pub carried: Option<OwnedFd>,
     /// Clones of the container's cgroup directories that the parent could not make.
     pub cgroup_trees: Vec<OwnedFd>,
     /// The attached empty directory that masks are clones of.
@@ -243,6 +247,7 @@ impl<'a> Child<'a> {
             Do::JoinNamespace(index) => self.join_namespace(index),
             Do::TimeNamespace => user::time_namespace(self),
             Do::Unshare(flags) => Ok(sys::process::unshare(flags)?),
+            Do::OwnMounts => rootfs::own_mounts(self),
             Do::Sources => user::sources(self),
             Do::ContainerRoot => user::container_root(self.process),
             Do::NewCgroupNamespace => Ok(sys::process::unshare(libc::CLONE_NEWCGROUP)?),
@@ -266,6 +271,7 @@ impl<'a> Child<'a> {
             Do::SwitchRoot => rootfs::switch(self),
             Do::RootfsPropagation => rootfs::propagation(self),
             Do::RootReadonly => rootfs::readonly(self),
+            Do::CarryRoot => rootfs::carry(self),
             Do::ReadonlyPath(index) => rootfs::readonly_path(self, index),
             Do::MaskedPath(index) => rootfs::masked_path(self, index),
             Do::Label => label::at_execve(self),
@@ -466,6 +472,8 @@ impl<'a> Child<'a> {
         keep.sort_unstable();
         // Their owners must not close the numbers again.
         std::mem::forget(self.work.proc.take());
+        std::mem::forget(self.work.left_mounts.take());
+        std::mem::forget(self.work.carried.take());
         std::mem::forget(self.work.empty_dir.take());
         std::mem::forget(self.work.tty.take());
         std::mem::forget(self.work.device_dir.take());

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use super::{Child, Create, leave_open, resolve};
 use crate::error::{Code, Error, Result};
 use crate::plan::Switch;
+use crate::plan::namespaces::Kind;
 use crate::plan::options::attr;
 use crate::sys;
 use crate::sys::mount::{AT_EMPTY_PATH, AT_RECURSIVE, MountAttr, OPEN_TREE_CLONE};
@@ -45,7 +46,7 @@ pub fn switch(child: &Child<'_>) -> Result<()> {
     let new_root = root(create);
     sys::fs::fchdir(new_root)?;
     match create.plan.switch {
-        Switch::Pivot => {
+        Switch::Pivot | Switch::Carry => {
             sys::mount::pivot_root_here()?;
             // The old root lies on top of the new one now.
             sys::mount::umount(c".", libc::MNT_DETACH)?;
@@ -60,12 +61,39 @@ pub fn switch(child: &Child<'_>) -> Result<()> {
     Ok(sys::fs::chdir(c"/")?)
 }
 
+/// Where a mount namespace is inherited or joined: one of our own to build the root filesystem in, so that
+/// nothing is ever mounted where others see it.
+pub fn own_mounts(child: &mut Child<'_>) -> Result<()> {
+    child.work.left_mounts = Some(sys::fs::open(c"/proc/self/ns/mnt", libc::O_RDONLY)?);
+    Ok(sys::process::unshare(libc::CLONE_NEWNS)?)
+}
+
+/// Takes the finished root filesystem along to the mount namespace that the process shall be in. It is a clone
+/// that is attached nowhere: nobody else sees it, `..` of its top leads nowhere, and when the last process that
+/// has it as its root has ended there is nothing to unmount (`umount_tree` with `UMOUNT_CONNECTED`, at the close
+/// of its descriptor).
+pub fn carry(child: &mut Child<'_>) -> Result<()> {
+    let create = child.create()?;
+    let left = child.work.left_mounts.as_ref();
+    let left = left.ok_or_else(|| Error::text(Code::E_INTERNAL, "no mount namespace was left"))?;
+    let joined = create.plan.namespaces.joined.iter().position(|joined| joined.kind == Kind::Mount);
+    let target = joined.and_then(|index| create.prepared.namespaces.get(index)).unwrap_or(left);
+    let tree = sys::mount::open_tree(sys::fs::CWD, c"/", OPEN_TREE_CLONE | AT_RECURSIVE)?;
+    sys::process::setns(target.as_fd(), libc::CLONE_NEWNS)
+        .map_err(|error| error.about(Kind::Mount.name()))?;
+    sys::fs::fchdir(tree.as_fd())?;
+    sys::fs::chroot(c".")?;
+    child.work.carried = Some(tree);
+    Ok(())
+}
+
 /// `linux.rootfsPropagation` on the new root, once nothing is mounted any more.
 pub fn propagation(child: &Child<'_>) -> Result<()> {
     let create = child.create()?;
     let Some((propagation, all)) = create.plan.rootfs_propagation else { return Ok(()) };
     let attr = MountAttr { propagation, ..MountAttr::default() };
-    Ok(sys::mount::mount_setattr(root(create), if all { AT_RECURSIVE } else { 0 }, &attr)?)
+    let root = child.work.carried.as_ref().map_or_else(|| root(create), AsFd::as_fd);
+    Ok(sys::mount::mount_setattr(root, if all { AT_RECURSIVE } else { 0 }, &attr)?)
 }
 
 /// `root.readonly`, when every mount point exists.

@@ -73,7 +73,10 @@ pub enum Switch {
     Pivot,
     /// `--no-pivot`: the mount is moved over `/` (for an initramfs, where `pivot_root` is refused).
     Move,
-    /// Only chroot(2): the mount namespace is not the container's alone.
+    /// The mount namespace is not the container's alone: the root is built in one of the child's own, and then
+    /// taken along to that one as a tree that is attached nowhere and ends with its last process.
+    Carry,
+    /// Only chroot(2): that one could not be entered again, from a user namespace or without rights.
     Chroot,
 }
 
@@ -169,7 +172,7 @@ pub fn create(
     let none = Linux::default();
     let linux = spec.linux.as_ref().unwrap_or_else(|| no_linux(&none, &mut findings));
     check::version(&spec.oci_version, &mut findings);
-    let namespaces = namespaces::plan(linux, &mut findings);
+    let namespaces = namespaces::plan(linux, host, &mut findings);
     let ids = ids::plan(linux, &namespaces, host, &mut findings);
     check::names(spec, &namespaces, &mut findings);
     let label = mount_label(linux, host, &mut findings);
@@ -289,7 +292,7 @@ fn root(
         findings.problem(Code::E_MISSING, "/root/path", "is empty");
     }
     let readonly = root.readonly().unwrap_or(false);
-    if readonly && !namespaces.is_new(Kind::Mount) {
+    if readonly && !namespaces.may_mount() {
         findings.problem(Code::E_NEEDS_NAMESPACE, "/root/readonly", "needs a new mount namespace");
     }
     (bundle.join(path), readonly)
@@ -302,7 +305,7 @@ fn rootfs_propagation(
 ) -> Option<(u64, bool)> {
     let name = linux.rootfs_propagation().as_deref().filter(|name| !name.is_empty())?;
     let at = "/linux/rootfsPropagation";
-    if !namespaces.is_new(Kind::Mount) {
+    if !namespaces.may_mount() {
         findings.problem(Code::E_NEEDS_NAMESPACE, at, "needs a new mount namespace");
     }
     let flag = options::rootfs_propagation(name);
@@ -325,7 +328,9 @@ fn meanwhile(rootfs_propagation: Option<(u64, bool)>) -> u64 {
 }
 
 fn switch(namespaces: &Namespaces, options: &Options) -> Switch {
-    if !namespaces.is_new(Kind::Mount) {
+    if namespaces.carries_root {
+        Switch::Carry
+    } else if !namespaces.is_new(Kind::Mount) {
         Switch::Chroot
     } else if options.no_pivot {
         Switch::Move
@@ -380,7 +385,7 @@ fn seccomp(
 /// The socket by which the container says that it is ready. It is mounted last: /run may be a mount.
 fn notify(plan: &mut Plan, findings: &mut Findings) {
     let Some(process) = &mut plan.process else { return };
-    if !plan.namespaces.is_new(Kind::Mount) {
+    if !plan.namespaces.may_mount() {
         findings.warn(
             Code::W_NOTIFY,
             "NOTIFY_SOCKET",

@@ -8,7 +8,7 @@ use crate::plan::config::Config;
 
 use super::check::no_nul;
 use super::idmap::{self, IdMap};
-use super::namespaces::{Kind, Namespaces};
+use super::namespaces::Namespaces;
 use super::options::{self, Options};
 use crate::error::{At, Code, Findings};
 
@@ -140,7 +140,7 @@ pub fn plan(
     findings: &mut Findings,
 ) -> Vec<Mount> {
     let mounts = spec.mounts.as_deref().unwrap_or_default();
-    if !mounts.is_empty() && !around.1.is_new(Kind::Mount) {
+    if !mounts.is_empty() && !around.1.may_mount() {
         findings.problem(
             Code::E_NEEDS_NAMESPACE,
             "/mounts",
@@ -155,6 +155,14 @@ pub fn plan(
             let at = At::item("/mounts", index);
             let mut planned = one(at, mount, bundle, context, findings)?;
             planned.idmap = idmap::plan(at, mount, &planned.options, around, findings);
+            let unbindable = |(flag, _): &(u64, bool)| *flag == libc::MS_UNBINDABLE;
+            if around.1.carries_root && planned.options.propagation.iter().any(unbindable) {
+                findings.problem(
+                    Code::E_NEEDS_NAMESPACE,
+                    at.leaf("/options"),
+                    "unbindable needs a new mount namespace: it could not be taken along to another",
+                );
+            }
             if planned.idmap.is_some() && planned.source == Source::Remount {
                 findings.problem(
                     Code::E_MOUNT_OPTION,

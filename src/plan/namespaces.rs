@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::{Linux, LinuxNamespaceType};
 
 use crate::error::{At, Code, Findings};
+use crate::host::Host;
 
 /// The eight kinds of namespaces(7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -107,6 +108,9 @@ pub struct Namespaces {
     pub joined: Vec<Joined>,
     /// Offsets of the new time namespace's clocks, as the kernel takes them.
     pub time_offsets: Vec<String>,
+    /// The mount namespace is another's, but the container's root is built in one that is its own meanwhile
+    /// ([`Switch::Carry`](super::Switch)). From a user namespace of its own it could not come back.
+    pub carries_root: bool,
 }
 
 impl Namespaces {
@@ -120,6 +124,12 @@ impl Namespaces {
     #[must_use]
     pub fn is_joined(&self, kind: Kind) -> bool {
         self.joined.iter().any(|joined| joined.kind == kind)
+    }
+
+    /// Whether something can be mounted that is the container's alone.
+    #[must_use]
+    pub fn may_mount(&self) -> bool {
+        self.is_new(Kind::Mount) || self.carries_root
     }
 
     /// The file of a namespace to be entered.
@@ -157,7 +167,7 @@ impl Namespaces {
 }
 
 /// Sorts the list of config.json into new and joined.
-pub fn plan(linux: &Linux, findings: &mut Findings) -> Namespaces {
+pub fn plan(linux: &Linux, host: &Host, findings: &mut Findings) -> Namespaces {
     let mut namespaces = Namespaces::default();
     for (index, spec) in linux.namespaces().iter().flatten().enumerate() {
         let at = At::item("/linux/namespaces", index);
@@ -182,6 +192,8 @@ pub fn plan(linux: &Linux, findings: &mut Findings) -> Namespaces {
         }
     }
     namespaces.time_offsets = time_offsets(linux, &namespaces, findings);
+    namespaces.carries_root =
+        host.mounts && !namespaces.is_new(Kind::Mount) && !namespaces.is_own(Kind::User);
     namespaces
 }
 

@@ -23,7 +23,7 @@ pub fn plan(
     findings: &mut Findings,
 ) -> Vec<Hidden> {
     let paths = paths.map(Vec::as_slice).unwrap_or_default();
-    if !paths.is_empty() && !namespaces.is_new(Kind::Mount) {
+    if !paths.is_empty() && !namespaces.may_mount() {
         findings.problem(Code::E_NEEDS_NAMESPACE, base, "needs a new mount namespace");
     }
     let mut hidden: Vec<Hidden> = Vec::new();

@@ -22,6 +22,7 @@ pub enum Do {
     JoinNamespace(usize),
     TimeNamespace,
     Unshare(i32),
+    OwnMounts,
     Sources,
     ContainerRoot,
     NewCgroupNamespace,
@@ -45,6 +46,7 @@ pub enum Do {
     SwitchRoot,
     RootfsPropagation,
     RootReadonly,
+    CarryRoot,
     ReadonlyPath(usize),
     MaskedPath(usize),
     Label,
@@ -78,13 +80,13 @@ impl Do {
                 Code::E_NAMESPACE
             }
             Self::Loopback | Self::Hostname | Self::Domainname => Code::E_NAMESPACE,
-            Self::TimeNamespace | Self::Unshare(_) => Code::E_NAMESPACE,
+            Self::TimeNamespace | Self::Unshare(_) | Self::OwnMounts => Code::E_NAMESPACE,
             Self::ContainerRoot => Code::E_ID_MAPPING,
             Self::Sources => Code::E_MOUNT_SOURCE,
             Self::Personality => Code::E_PERSONALITY,
             Self::MemoryPolicy => Code::E_MEMORY_POLICY,
             Self::SlaveHostTree | Self::AttachRootfs | Self::SwitchRoot => Code::E_ROOT_SWITCH,
-            Self::RootfsPropagation | Self::RootReadonly => Code::E_ROOT_SWITCH,
+            Self::RootfsPropagation | Self::RootReadonly | Self::CarryRoot => Code::E_ROOT_SWITCH,
             Self::Mount(_) => Code::E_MOUNT,
             Self::DefaultLinks | Self::Device(_) => Code::E_DEVICE_NODE,
             Self::Sysctl(_) => Code::E_SYSCTL,
@@ -202,9 +204,18 @@ fn user_namespace(plan: &Plan, list: &mut Vec<Step>) {
 
 fn namespaces(plan: &Plan, list: &mut Vec<Step>) {
     user_namespace(plan, list);
+    if plan.switch == Switch::Carry {
+        push(list, "/linux/namespaces", Do::OwnMounts);
+    }
     for (index, joined) in plan.namespaces.joined.iter().enumerate() {
-        // The parent has lent the others to the clone; these it may not enter itself.
-        if matches!(joined.kind, Kind::Mount | Kind::Cgroup | Kind::Time) {
+        let join = match joined.kind {
+            // It is entered with the finished root.
+            Kind::Mount => plan.switch != Switch::Carry,
+            Kind::Cgroup | Kind::Time => true,
+            // The parent has lent the others to the clone; those above it may not enter itself.
+            _ => false,
+        };
+        if join {
             list.push(Step { at: joined.at, act: Do::JoinNamespace(index) });
         }
     }
@@ -268,7 +279,10 @@ fn rootfs(plan: &Plan, list: &mut Vec<Step>) {
     if plan.root_readonly {
         push(list, "/root/readonly", Do::RootReadonly);
     }
-    // Last, for what is unbindable cannot be cloned for masks.
+    if plan.switch == Switch::Carry {
+        push(list, "/linux/namespaces", Do::CarryRoot);
+    }
+    // Last, for what is unbindable cannot be cloned for masks, or to be carried.
     if plan.rootfs_propagation.is_some() {
         push(list, "/linux/rootfsPropagation", Do::RootfsPropagation);
     }

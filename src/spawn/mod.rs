@@ -189,7 +189,7 @@ impl<'a> Making<'a> {
             keyring: plan.keyring,
             personality: plan.process.as_ref().and_then(|process| process.personality),
             exec_contained: plan.exec_contained,
-            chroot: plan.switch == crate::plan::Switch::Chroot,
+            chroot: matches!(plan.switch, crate::plan::Switch::Chroot | crate::plan::Switch::Carry),
             memory_policy: policy.map(|policy| (policy.mode, policy.nodes.clone())),
             keep_groups: plan.process.as_ref().is_some_and(|process| process.keep_groups),
             poststart: !plan.hooks.poststart.is_empty(),
