@@ -324,8 +324,7 @@ fn cgroup(
     let mut late = late.iter().skip(skipped);
     if let [single] = hierarchies {
         if single.mount.name.is_empty() {
-            let made = cgroup_hierarchy(single, late.next())?;
-            set_attributes(made.as_fd(), &mount.options)?;
+            let made = cgroup_hierarchy(single, late.next(), &mount.options)?;
             attach(made.as_fd(), target.as_fd(), mount)?;
             leave_open([made, target]);
             return Ok(());
@@ -349,11 +348,11 @@ fn cgroup(
     attach(top.as_fd(), target.as_fd(), mount)?;
     for hierarchy in hierarchies {
         let name = sys::cstr("open", &hierarchy.mount.name)?;
-        let made = cgroup_hierarchy(hierarchy, late.next())?;
-        set_attributes(made.as_fd(), &mount.options)?;
-        let inner = sys::fs::openat(top.as_fd(), &name, libc::O_PATH | libc::O_DIRECTORY, 0)?;
-        attach(made.as_fd(), inner.as_fd(), mount)?;
-        leave_open([made, inner]);
+        let made = cgroup_hierarchy(hierarchy, late.next(), &mount.options)?;
+        // A directory of our own making, in a filesystem that nobody else has.
+        sys::mount::move_mount_into(made.as_fd(), top.as_fd(), &name)
+            .map_err(|error| error.about(mount.destination.escape_debug()))?;
+        leave_open([made]);
     }
     Ok(())
 }
@@ -369,10 +368,16 @@ fn own_part<'a>(create: &Create<'a>, index: usize) -> (&'a [super::ContainerMoun
 }
 
 /// With a cgroup namespace a mount of the hierarchy shows its own part only; without, the container's
-/// directory has been cloned.
-fn cgroup_hierarchy(hierarchy: &super::ContainerMount, late: Option<&OwnedFd>) -> Result<OwnedFd> {
+/// directory has been cloned. Ready to be attached.
+fn cgroup_hierarchy(
+    hierarchy: &super::ContainerMount,
+    late: Option<&OwnedFd>,
+    options: &Options,
+) -> Result<OwnedFd> {
     if let Some(tree) = hierarchy.tree.get().or(late) {
-        return Ok(sys::fs::duplicate(tree.as_fd())?);
+        let tree = sys::fs::duplicate(tree.as_fd())?;
+        set_attributes(tree.as_fd(), options)?;
+        return Ok(tree);
     }
     let context = sys::mount::fsopen(&sys::cstr("fsopen", hierarchy.mount.fstype)?)?;
     sys::mount::fsconfig_string(context.as_fd(), c"source", c"cgroup")?;
@@ -380,7 +385,11 @@ fn cgroup_hierarchy(hierarchy: &super::ContainerMount, late: Option<&OwnedFd>) -
         configure(context.as_fd(), "cgroup", option)?;
     }
     sys::mount::fsconfig_create(context.as_fd())?;
-    let made = sys::mount::fsmount(context.as_fd(), 0)?;
+    let made = sys::mount::fsmount(context.as_fd(), options.attr.set)?;
+    if !options.recursive.is_empty() {
+        sys::mount::mount_setattr(made.as_fd(), 0, &attributes(options.recursive))?;
+    }
+    set_propagation(made.as_fd(), options)?;
     leave_open([context]);
     Ok(made)
 }

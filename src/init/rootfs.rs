@@ -26,7 +26,7 @@ pub fn slave_host_tree() -> Result<()> {
 /// clone: hooks find the container there by its host path.
 pub fn attach(child: &Child<'_>) -> Result<()> {
     let create = child.create()?;
-    Ok(sys::mount::move_mount_to_cwd(root(create))?)
+    Ok(sys::mount::move_mount_into(root(create), sys::fs::CWD, c".")?)
 }
 
 /// Engines rely on a missing working directory being made.

@@ -164,16 +164,16 @@ pub fn move_mount(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<()> {
     done(ret, "move_mount", "")
 }
 
-/// `move_mount`(2) onto the current directory.
-pub fn move_mount_to_cwd(mount: BorrowedFd<'_>) -> Result<()> {
-    // SAFETY: both paths are C strings.
+/// `move_mount`(2) onto `name` in `dir`; a link as its last part is not followed.
+pub fn move_mount_into(mount: BorrowedFd<'_>, dir: BorrowedFd<'_>, name: &CStr) -> Result<()> {
+    // SAFETY: both paths are C strings that outlive the call.
     let ret = unsafe {
         libc::syscall(
             libc::SYS_move_mount,
             mount.as_raw_fd(),
             c"".as_ptr(),
-            libc::AT_FDCWD,
-            c".".as_ptr(),
+            dir.as_raw_fd(),
+            name.as_ptr(),
             MOVE_MOUNT_F_EMPTY_PATH,
         )
     };
