@@ -3,8 +3,13 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
+use std::os::unix::fs::MetadataExt;
+
+use serde_json::json;
+
 use crate::support::refusal::refused_at;
-use crate::support::{Bundle, Config};
+use crate::support::{Bundle, Config, host};
+use crate::user_namespaces::{mapped, own};
 
 fn annotate<'c>(config: &'c mut Config, name: &str, value: &str) -> &'c mut Config {
     config.set(&format!("/annotations/{name}"), value)
@@ -12,6 +17,8 @@ fn annotate<'c>(config: &'c mut Config, name: &str, value: &str) -> &'c mut Conf
 
 const OUT: &str = "run.oci.hooks.stdout";
 const ERR: &str = "run.oci.hooks.stderr";
+const DELEGATE: &str = "run.oci.delegate-cgroup";
+const SUBGROUP: &str = "run.oci.systemd.subgroup";
 
 #[test]
 fn annotation_hooks_stdout_and_stderr_collect_what_hooks_say() {
@@ -100,6 +107,9 @@ fn annotations_refused_with_their_pointer() {
         (ERR, ""),
         ("run.oci.keep_original_groups", "yes"),
         ("run.oci.mount_context_type", "nonsense"),
+        (DELEGATE, "a/b"),
+        (DELEGATE, ".."),
+        (SUBGROUP, "a/../.."),
     ] {
         let bundle = Bundle::with(|config| annotate(config, name, value));
         // Only where there is a hook does its output go anywhere.
@@ -108,12 +118,69 @@ fn annotations_refused_with_their_pointer() {
     }
 }
 
+/// crun's: the process is in a cgroup that its user owns, below the container's own with the limits, which is
+/// the root of its cgroup namespace.
+#[test]
+fn annotation_delegate_cgroup_puts_the_process_into_a_cgroup_of_its_users() {
+    require!(root, cgroup_v2);
+    let bundle = Bundle::with(|config| annotate(mapped(config), DELEGATE, "payload"));
+    bundle.edit(|config| {
+        config.share_namespace("cgroup").push("/linux/namespaces", json!({ "type": "cgroup" }))
+    });
+    own(&bundle);
+    let web = bundle.container("web");
+    web.up();
+    let dir = bundle.cgroup("");
+    assert_eq!(host::cgroup_procs(&dir.join("payload")), [web.init().0]);
+    assert_eq!(host::cgroup_procs(&dir), [0; 0]);
+    let owner = |path: &std::path::Path| fs::metadata(path).unwrap().uid();
+    assert_eq!(owner(&dir), 0, "the limits are not the container's");
+    for file in ["", "cgroup.procs", "cgroup.subtree_control"] {
+        assert_eq!(owner(&dir.join("payload").join(file)), 100_000, "{file}");
+    }
+    let own = web.sh("grep ^0:: /proc/1/cgroup").ok().stdout;
+    assert_eq!(own, "0::/payload\n");
+    web.remove();
+    bundle.assert_clean();
+}
+
+/// A failure after it has been made takes it back.
+#[test]
+fn annotation_delegate_cgroup_leaves_nothing_when_create_fails() {
+    require!(root, cgroup_v2);
+    let bundle = Bundle::with(|config| {
+        annotate(config, DELEGATE, "payload").set("/process/args", json!(["/not/there"]))
+    });
+    bundle.container("web").create().fails();
+    bundle.assert_clean();
+}
+
+/// It is not safe on v1, says crun, and does nothing there.
+#[test]
+fn annotation_delegate_cgroup_is_refused_on_v1() {
+    require!(root, cgroup_v1("freezer"));
+    let bundle = Bundle::with(|config| annotate(config, DELEGATE, "payload"));
+    refused_at(&bundle, &[&format!("/annotations/{DELEGATE}")]);
+}
+
+/// crun makes a `container` in every scope; here only who names one gets it.
+#[test]
+fn annotation_systemd_subgroup_without_systemd_is_a_warning() {
+    require!(root, cgroup_v2);
+    let bundle = Bundle::with(|config| annotate(config, SUBGROUP, "inner"));
+    let web = bundle.container("web");
+    let output = web.create().ok();
+    assert!(output.to_string().contains("only the systemd driver makes one"), "{output}");
+    assert_eq!(host::cgroup_procs(&bundle.cgroup("")), [web.init().0]);
+}
+
 /// What acts is declared, so that engines can keep it from their users.
 #[test]
 fn annotations_that_act_are_declared_in_features() {
     let features = Bundle::new().onggi(&["features"]).run().ok().json();
     let declared = features["potentiallyUnsafeConfigAnnotations"].as_array().unwrap();
-    for name in [OUT, ERR, "run.oci.keep_original_groups", "run.oci.mount_context_type"] {
+    let groups = "run.oci.keep_original_groups";
+    for name in [OUT, ERR, groups, "run.oci.mount_context_type", DELEGATE, SUBGROUP] {
         assert!(declared.contains(&name.into()), "{features}");
     }
 }

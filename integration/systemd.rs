@@ -349,6 +349,30 @@ fn systemd_cgroup_mount_without_a_namespace_shows_the_own_cgroup() {
     assert!(root.ends_with(&format!("/system.slice/{unit}")), "{root}");
 }
 
+/// crun's annotations: the scope's limits are those of the container, its process is further down, and the root of
+/// its cgroup namespace is the sub-cgroup.
+#[test]
+fn systemd_annotations_subgroup_and_delegate_cgroup() {
+    require!(root, systemd(), cgroup_v2);
+    let (bundle, unit) = bundle();
+    bundle.edit(|config| {
+        config.set("/annotations/run.oci.systemd.subgroup", "inner");
+        config.set("/annotations/run.oci.delegate-cgroup", "payload");
+        config.share_namespace("cgroup").push("/linux/namespaces", json!({ "type": "cgroup" }))
+    });
+    let web = bundle.container("web");
+    up(&web);
+    let below = format!("/system.slice/{unit}/inner/payload");
+    assert_eq!(web.init().cgroups()[""], below);
+    let own = web.sh("grep ^0:: /proc/1/cgroup").ok().stdout;
+    assert_eq!(own, "0::/payload\n");
+    web.call("pause", &[]).run().ok();
+    web.call("resume", &[]).run().ok();
+    web.remove();
+    assert!(!cgroup("", &unit).exists());
+    bundle.assert_clean();
+}
+
 /// pids.limit 0 is a limit; the lowest that systemd knows is 1.
 #[test]
 fn systemd_pids_limit_of_0_is_in_the_file() {

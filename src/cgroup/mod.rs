@@ -6,8 +6,8 @@
 //! code path: a container has one directory per hierarchy, and each planned [`Write`] names the
 //! controller, whose directory is then looked up. With systemd as the maker the directories come with
 //! a unit, which is started around the child ([`Group::enter_unit`]). Must not: fork, know the container's state, or
-//! write `cgroup.procs` (a migration waits for an RCU grace period, 10 ms and more): the child is
-//! born in the v2 cgroup (`CLONE_INTO_CGROUP`) and writes `0` to the v1 `tasks` files itself.
+//! write `cgroup.procs` (a migration waits for an RCU grace period, 10 ms and more), but for what annotations
+//! ask for (`inner`): the child is born in the v2 cgroup (`CLONE_INTO_CGROUP`) and writes `0` to the v1 `tasks` files itself.
 
 mod apply;
 mod bpf;
@@ -16,6 +16,7 @@ mod dir;
 mod files;
 mod freeze;
 mod group;
+mod inner;
 mod kill;
 mod layout;
 mod leaf;
@@ -56,6 +57,7 @@ mod watch;
 pub use devices::{Access, DeviceKind, DeviceRule};
 pub use dir::Mounts;
 pub use group::Group;
+pub use inner::{DELEGATE, Inner, SUBGROUP};
 pub use layout::{Hierarchy, Layout, V2, detect};
 pub use leaf::ExecLeaf;
 pub use merge::merge;

@@ -6,6 +6,7 @@ use std::fmt;
 use oci_spec::runtime::Linux;
 
 use super::devices::{self, DeviceRule};
+use super::inner::{self, Inner};
 use super::layout::{Layout, Side};
 use super::path::{self, CgroupPath};
 use super::record::{Place, Record};
@@ -122,6 +123,8 @@ pub struct Placement {
     pub memory_at_most: Option<(u64, &'static str)>,
     /// Directories that may not be made are done without (see [`Options::rootless`]).
     pub optional: bool,
+    /// Cgroups below it that the process is put into.
+    pub inner: Inner,
     /// With [`Manager::Systemd`], which makes the directories; `path` is where they are expected.
     pub unit: Option<PlannedUnit>,
 }
@@ -164,6 +167,9 @@ impl fmt::Display for Placement {
                 f.write_str(if set { word } else { "" })?;
             }
             writeln!(f, " <- {}", write.at)?;
+        }
+        for name in self.inner.subgroup.iter().chain(&self.inner.delegated) {
+            writeln!(f, "below it {name}")?;
         }
         if let Some((limit, at)) = self.memory_at_most {
             writeln!(f, "memory.current <= {limit} <- {at}")?;
@@ -214,6 +220,7 @@ pub fn plan(
         plan_path(config.as_deref(), id, layout, findings, &mut placement);
         None
     };
+    placement.inner = inner::plan(annotations, options.manager, layout, findings);
     if let Some(config) = linux.resources() {
         let planned = resources::plan(config, layout, findings);
         placement.writes = planned.writes;

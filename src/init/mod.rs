@@ -104,6 +104,8 @@ pub struct Child<'a> {
 pub struct Work {
     /// A private procfs.
     pub proc: Option<OwnedFd>,
+    /// `cgroup.procs` of the cgroup that the container manages itself.
+    pub delegated: Option<OwnedFd>,
     /// The mount namespace that was left to build the root filesystem.
     pub left_mounts: Option<OwnedFd>,
     /// The root filesystem, where it is attached nowhere.
@@ -214,7 +216,7 @@ impl<'a> Child<'a> {
     fn begin(&mut self) -> Result<()> {
         sys::process::set_pdeathsig(libc::SIGKILL)?;
         match protocol::receive(self.socket()?)? {
-            Message::Go => {}
+            Message::Go(delegated) => self.work.delegated = delegated,
             // The parent died or gave up before anything was done.
             _ => sys::process::exit_now(1),
         }
@@ -251,6 +253,7 @@ impl<'a> Child<'a> {
             Do::Sources => user::sources(self),
             Do::ContainerRoot => user::container_root(self.process),
             Do::NewCgroupNamespace => Ok(sys::process::unshare(libc::CLONE_NEWCGROUP)?),
+            Do::DelegatedCgroup => self.delegated_cgroup(),
             Do::NewSession => Ok(sys::process::setsid()?),
             Do::Keyring => self.keyring(),
             Do::Loopback => Ok(sys::socket::loopback_up()?),
@@ -392,6 +395,13 @@ impl<'a> Child<'a> {
                 .map_err(|error| Error::from(error.about(joined.path.display())))?;
         }
         Ok(())
+    }
+
+    /// From inside the cgroup namespace, so that the root of that is the directory above.
+    fn delegated_cgroup(&mut self) -> Result<()> {
+        let procs = self.work.delegated.take();
+        let procs = procs.ok_or_else(|| Error::text(Code::E_INTERNAL, "no delegated cgroup"))?;
+        Ok(sys::fs::write_all(procs.as_fd(), b"0").map_err(|error| error.about("cgroup.procs"))?)
     }
 
     fn keyring(&mut self) -> Result<()> {

@@ -7,8 +7,16 @@ use super::config::Config;
 use crate::error::{Code, Findings};
 
 /// Every one of them, sorted, for `features`.
-pub const KNOWN: &[&str] =
-    &[super::exec::CONTAIN, SYSTEMD, HOOKS_STDERR, HOOKS_STDOUT, KEEP_GROUPS, MOUNT_CONTEXT_TYPE];
+pub const KNOWN: &[&str] = &[
+    super::exec::CONTAIN,
+    SYSTEMD,
+    crate::cgroup::DELEGATE,
+    HOOKS_STDERR,
+    HOOKS_STDOUT,
+    KEEP_GROUPS,
+    MOUNT_CONTEXT_TYPE,
+    crate::cgroup::SUBGROUP,
+];
 
 /// All that begin with it; see `cgroup/systemd/annotations.rs`.
 const SYSTEMD: &str = "org.systemd.property.";

@@ -26,6 +26,7 @@ pub enum Do {
     Sources,
     ContainerRoot,
     NewCgroupNamespace,
+    DelegatedCgroup,
     NewSession,
     Keyring,
     Loopback,
@@ -102,6 +103,7 @@ impl Do {
             Self::NoNewPrivs | Self::CheckIdentity => Code::E_IDENTITY,
             Self::Home | Self::Program | Self::Execve => Code::E_PROGRAM,
             Self::SeccompPrivileged | Self::Seccomp => Code::E_SECCOMP,
+            Self::DelegatedCgroup => Code::E_CGROUP,
             Self::NewSession | Self::Keyring | Self::CloseDescriptors => Code::E_SYSTEM,
             Self::Ready | Self::WaitForStart => Code::E_SYSTEM,
         }
@@ -221,6 +223,9 @@ fn namespaces(plan: &Plan, list: &mut Vec<Step>) {
     }
     if plan.namespaces.is_new(Kind::Cgroup) {
         push(list, "/linux/namespaces", Do::NewCgroupNamespace);
+    }
+    if plan.cgroup.inner.delegated.is_some() {
+        push(list, "/annotations/run.oci.delegate-cgroup", Do::DelegatedCgroup);
     }
     push(list, "", Do::NewSession);
     if plan.keyring {

@@ -364,7 +364,7 @@ fn attend(
 ) -> Result<Option<OwnedFd>> {
     set_oom_score_adj(child.pid, &plan.process)?;
     schedule(child.pid, &plan.process)?;
-    protocol::send(socket.as_fd(), &Message::Go)?;
+    protocol::send(socket.as_fd(), &Message::Go(None))?;
     let mut terminal = None;
     loop {
         if let Some(deadline) = &request.deadline {

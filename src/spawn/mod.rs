@@ -250,8 +250,8 @@ impl<'a> Making<'a> {
             work: Work::default(),
         };
         let socket = self.clone_init(plan, (&prepared, host), &group, child, socket)?;
-        self.place(plan, host, (&prepared, &mut group))?;
-        protocol::tell(socket.as_fd(), &Message::Go)?;
+        let delegated = self.place(plan, host, (&prepared, &mut group))?;
+        protocol::tell(socket.as_fd(), &Message::Go(delegated))?;
         let wanted = Wanted { plan, prepared: &prepared, cgroup_mounts: &mounts, state: &staging };
         self.attend(wanted, &socket, &oci_state)?;
         let created = self.commit(plan, request)?;
@@ -332,13 +332,13 @@ impl<'a> Making<'a> {
         Ok(socket)
     }
 
-    /// What only the parent can do to the child before it begins.
+    /// What only the parent can do to the child before it begins. Returns what Go brings.
     fn place(
         &mut self,
         plan: &Plan,
         host: &Host,
         (prepared, group): (&Prepared, &mut Group),
-    ) -> Result<()> {
+    ) -> Result<Option<OwnedFd>> {
         if let (true, Some(ids)) = (plan.namespaces.is_new(Kind::User), &prepared.ids) {
             userns::write_maps(self.pid(), ids, host)?;
         }
@@ -349,17 +349,22 @@ impl<'a> Making<'a> {
             entered?;
             self.state.save(self.dir.as_fd())?;
         }
-        place::give_cgroup(plan, prepared, group)?;
+        let owner = place::cgroup_owner(plan, prepared);
+        let delegated = group.enter_inner(&plan.cgroup, self.pid(), owner)?;
+        if let (true, None, Some(uid)) = (plan.owns_cgroup, &delegated, owner) {
+            group.give_to(uid, plan.cgroup.optional)?;
+        }
         group.apply_late(&plan.cgroup)?;
         if let Some(record) = &self.state.rdt {
             crate::rdt::place(record, self.pid())?;
         }
-        let Some(process) = &plan.process else { return Ok(()) };
+        let Some(process) = &plan.process else { return Ok(delegated) };
         if let Some(ids) = &prepared.ids {
             place::raise_limits(self.pid(), process)?;
             place::give_stdio(process, ids)?;
         }
-        set_oom_score_adj(self.pid(), process)
+        set_oom_score_adj(self.pid(), process)?;
+        Ok(delegated)
     }
 
     fn pid(&self) -> i32 {

@@ -39,17 +39,10 @@ pub fn give_stdio(process: &Process, ids: &IdMappings) -> Result<()> {
     }
 }
 
-/// Makes the process' user the owner of its cgroup, where the spec wants that.
-pub fn give_cgroup(plan: &Plan, prepared: &Prepared, group: &Group) -> Result<()> {
-    let (true, Some(process)) = (plan.owns_cgroup, &plan.process) else { return Ok(()) };
-    let uid = match &prepared.ids {
-        Some(ids) => ids.host_uid(process.uid),
-        None => Some(process.uid),
-    };
-    match uid {
-        Some(uid) => group.give_to(uid, plan.cgroup.optional),
-        None => Ok(()),
-    }
+/// Who the container's cgroup is for, as the host knows the user of its process.
+pub fn cgroup_owner(plan: &Plan, prepared: &Prepared) -> Option<u32> {
+    let uid = plan.process.as_ref()?.uid;
+    prepared.ids.as_ref().map_or(Some(uid), |ids| ids.host_uid(uid))
 }
 
 /// The second of two children, cloned by the first one from inside of a user namespace. The first one

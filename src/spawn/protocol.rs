@@ -4,7 +4,7 @@
 //!
 //! | from | message | when | payload | next |
 //! |---|---|---|---|---|
-//! | parent | `Go` | always, when limits and the record are in place | – | child works through its steps |
+//! | parent | `Go` | always, when limits and the record are in place | `cgroup.procs` of a delegated cgroup, if there is one | child works through its steps |
 //! | first child | `Init` | where a user namespace is joined, or the parent cannot lend | the second child's pidfd | parent goes on with that one |
 //! | child | `AtSources` | with a user namespace, if the parent may clone mounts | its mount namespace | – |
 //! | parent | `Source` | then, for each source of a mount | a clone | child goes on after the last |
@@ -34,7 +34,7 @@ pub const PAYLOAD_MAX: usize = 4096 + 512;
 #[derive(Debug)]
 #[allow(missing_docs, reason = "see the table above")]
 pub enum Message {
-    Go,
+    Go(Option<OwnedFd>),
     Init(OwnedFd),
     AtSources(OwnedFd),
     Source(OwnedFd),
@@ -131,7 +131,8 @@ pub fn send(socket: BorrowedFd<'_>, message: &Message) -> Result<()> {
     let plain = |tag| sys::socket::send(socket, &header(tag, 0, 0, 0), &[]);
     let with = |tag, fd: &OwnedFd| sys::socket::send(socket, &header(tag, 0, 0, 0), &[fd.as_fd()]);
     match message {
-        Message::Go => plain(GO),
+        Message::Go(None) => plain(GO),
+        Message::Go(Some(cgroup)) => with(GO, cgroup),
         Message::Init(pidfd) => with(INIT, pidfd),
         Message::AtSources(namespace) => with(AT_SOURCES, namespace),
         Message::Source(tree) => with(SOURCE, tree),
@@ -201,7 +202,7 @@ fn decode(bytes: &[u8], fd: Option<OwnedFd>) -> Option<Message> {
         (AT_SOURCES, Some(fd)) => Some(Message::AtSources(fd)),
         (SOURCE, Some(fd)) => Some(Message::Source(fd)),
         (CONSOLE, Some(fd)) => Some(Message::Console(fd)),
-        (GO, None) => Some(Message::Go),
+        (GO, cgroup) => Some(Message::Go(cgroup)),
         (AT_HOOKS, None) => Some(Message::AtHooks),
         (HOOKS_DONE, None) => Some(Message::HooksDone),
         (LISTENING, None) => Some(Message::Listening(word(bytes, 1)?.cast_signed())),
@@ -222,7 +223,7 @@ mod tests {
         let failure =
             Failure { step: 7, errno: libc::EPERM, code: Code::E_MOUNT, text: "mount".into() };
         for message in [
-            Message::Go,
+            Message::Go(None),
             Message::AtHooks,
             Message::HooksDone,
             Message::Listening(7),

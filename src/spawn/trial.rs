@@ -39,7 +39,7 @@ pub fn run(plan: &Plan, host: &Host) -> Result<Vec<Error>> {
     if let (true, Some(ids)) = (plan.namespaces.is_new(Kind::User), &plan.ids) {
         refused.extend(userns::write_maps(child.pid, ids, host).err());
     }
-    protocol::send(socket.as_fd(), &Message::Go)?;
+    protocol::send(socket.as_fd(), &Message::Go(None))?;
     // The end of the socket is the end of the child, whatever it dies of.
     while let Message::Failed(failure) = protocol::receive(socket.as_fd())? {
         refused.push(render(&plan.steps, &failure));
