@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::support::{Bundle, Container, Process, eventually, host, onggi};
+use crate::user_namespaces::{mapped, own};
 
 /// A loaded profile; taken out again when dropped.
 struct Profile {
@@ -130,6 +131,7 @@ fn missing_profile_is_refused_and_leaves_nothing() {
     let output = web.create().fails();
     assert!(output.stderr.contains("/process/apparmorProfile"), "{output}");
     assert!(output.stderr.contains("onggi-it-not-loaded"), "{output}");
+    assert_eq!(output.log()[0]["code"], "E_LSM_LABEL", "{output}");
     bundle.assert_clean();
 }
 
@@ -175,6 +177,43 @@ fn confined_runtime_changes_the_profile() {
     web.call("create", &[]).through(&confine).run().ok();
     web.call("start", &[]).through(&confine).run().ok();
     assert_eq!(label_of(web.init()), profile.enforced());
+}
+
+/// A user namespace changes nothing of it: init and exec'd processes have the profile, and what it denies is denied
+/// to the namespace's root.
+/// Notices: the label not written there.
+#[test]
+fn user_namespace_has_the_profile() {
+    require!(root, apparmor);
+    let (bundle, profile) = with_profile("exec sleep 1000", "deny /secret r,");
+    bundle.edit(mapped);
+    fs::write(bundle.rootfs().join("secret"), "x").unwrap();
+    own(&bundle);
+    let web = bundle.container("web");
+    web.up();
+    assert_eq!(label_of(web.init()), profile.enforced());
+    let exec = web.exec(&["cat", "/proc/self/attr/current"]).ok();
+    assert_eq!(exec.stdout.trim(), profile.enforced());
+    web.exec(&["cat", "/secret"]).fails();
+}
+
+/// There, too, what confines the runtime stays beneath the profile: a user namespace's root that gets rid of it
+/// would have more than the runtime has.
+/// Notices: `stack` in place of `exec`.
+#[test]
+fn user_namespace_stacks_the_profile_on_that_of_a_confined_runtime() {
+    require!(root, apparmor, program("aa-exec"));
+    let (bundle, profile) = with_profile("exec sleep 1000", "");
+    bundle.edit(|config| mapped(config.set("/process/noNewPrivileges", true)));
+    own(&bundle);
+    let all = "change_profile -> **,\nchange_profile -> &**,\nuserns,";
+    let outer = Profile::load(&bundle, "outer", all);
+    let web = bundle.container("web");
+    let confine = ["aa-exec", "-p", outer.name.as_str(), "--"];
+    web.call("create", &[]).through(&confine).run().ok();
+    web.call("start", &[]).through(&confine).run().ok();
+    let label = label_of(web.init());
+    assert!(label.contains(&profile.name) && label.contains(&outer.name), "{label}");
 }
 
 /// T16, CVE-2025-52881: root in the container has put a false procfs over /proc, in which the label's

@@ -69,3 +69,49 @@ fn on_failure_warnings_are_keys_of_the_one_line() {
     assert_eq!(codes, ["W_OCI_VERSION", "W_ENV"], "{failed}");
     assert_eq!(failed["level"], "error");
 }
+
+/// What only a kernel can refuse: the system calls that are made to fail, the command, and its code.
+const FAULTS: [(&str, &str, &str); 7] = [
+    ("E_NAMESPACE", "clone3:error=ENOSPC", "create"),
+    ("E_ROOT_SWITCH", "pivot_root:error=EINVAL", "create"),
+    ("E_IDENTITY", "setresuid:error=EAGAIN", "create"),
+    ("E_SECCOMP", "seccomp:error=EINVAL", "create"),
+    ("E_SYSTEM", "setsid:error=EPERM", "create"),
+    ("E_SEAL", "memfd_create,fsopen:error=EACCES", "create"),
+    ("E_EXEC_CONTAIN", "mkdirat:error=ENOSPC", "exec"),
+];
+
+#[test]
+fn refusals_that_only_a_fault_brings_have_their_code() {
+    require!(root, program("strace"));
+    let bundle = Bundle::with(|config| {
+        let profile =
+            json!({ "defaultAction": "SCMP_ACT_ALLOW", "architectures": [], "syscalls": [] });
+        config.set("/linux/seccomp", profile).set("/process/noNewPrivileges", false)
+    });
+    let running = Bundle::new();
+    let running = running.container("running");
+    running.up();
+    for (code, what, command) in FAULTS {
+        let call = match command {
+            "create" => bundle.container("web").call("create", &[]),
+            _ => running.call("exec", &["--contain"]).args(&["true"]),
+        };
+        let trace = format!("trace={}", what.split(':').next().unwrap());
+        let inject = format!("inject={what}");
+        let strace = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", &trace, "-e", &inject];
+        let failed = line(&call.through(&strace).run());
+        assert_eq!(failed["code"], code, "{what}: {failed}");
+    }
+}
+
+#[test]
+fn a_setting_that_only_v1_has_has_its_code() {
+    require!(root, cgroup_v2);
+    let bundle = Bundle::with(|config| config.set("/linux/resources/memory/swappiness", 10));
+    let failed = line(&bundle.container("web").create());
+    let codes: Vec<_> = failed["problems"].as_array().map_or(vec![failed["code"].clone()], |all| {
+        all.iter().map(|one| one["code"].clone()).collect()
+    });
+    assert!(codes.contains(&"E_CGROUP_V1_ONLY".into()), "{failed}");
+}

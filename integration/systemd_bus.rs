@@ -177,7 +177,9 @@ fn systemd_absent_bus_is_an_error_that_names_it() {
     let web = bundle.container("web");
     let create = web.call("create", &[]).global(&["--cgroup-manager", "systemd"]);
     let create = create.env("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nowhere/bus");
-    create.run().fails_with("connect /nowhere/bus: no such file or directory (ENOENT)");
+    let output = create.run();
+    assert_eq!(output.log()[0]["code"], "E_SYSTEMD", "{output}");
+    output.fails_with("connect /nowhere/bus: no such file or directory (ENOENT)");
     bundle.assert_clean();
 }
 

@@ -97,12 +97,13 @@ pub fn main(argv: Vec<OsString>) -> u8 {
     let argv: Vec<_> = argv.into_iter().map(OsStringExt::into_vec).collect();
     let args = args::normalize(argv.iter().skip(1).cloned().collect());
     let command = args::command_of(&args).unwrap_or_default();
-    if args::enters_container(&command) {
-        if let Err(error) = spawn::seal::ensure(argv) {
-            return fail(&Log::default(), &command, "", &error.into());
-        }
-    } else if let Err(error) = spawn::seal::refuse_set_id() {
-        return fail(&Log::default(), &command, "", &error.into());
+    let sealed = if args::enters_container(&command) {
+        spawn::seal::ensure(argv)
+    } else {
+        spawn::seal::refuse_set_id()
+    };
+    if let Err(error) = sealed {
+        return refuse(&command, args, error);
     }
     let matches = match args::parse(&command, args) {
         Ok(matches) => matches,
@@ -114,6 +115,26 @@ pub fn main(argv: Vec<OsString>) -> u8 {
     };
     // What it holds goes with the process.
     run(&command, &ManuallyDrop::new(matches))
+}
+
+/// The command line has not been read yet, but who has named a log looks only there. With the rights of somebody
+/// else no file is opened for the caller.
+fn refuse(command: &str, args: Vec<OsString>, error: Error) -> u8 {
+    let mut log = Log::default();
+    let mut id = String::new();
+    if error.code() != Code::E_SET_ID {
+        match args::parse(command, args) {
+            Ok(matches) => {
+                if let Some((_, sub)) = matches.subcommand() {
+                    id = args::optional_id(sub).unwrap_or_default();
+                    log = open_log(&matches, sub).unwrap_or_default();
+                }
+            }
+            Err(args::Stop::Usage(_, named)) => log = named.unwrap_or_default(),
+            Err(args::Stop::Printed) => {}
+        }
+    }
+    fail(&log, command, &id, &error.into())
 }
 
 fn run(command: &str, matches: &ArgMatches) -> u8 {

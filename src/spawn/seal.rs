@@ -34,7 +34,7 @@ pub fn ensure(argv: Vec<Vec<u8>>) -> Result<()> {
         || sys::cred::file_capabilities(exe.as_fd())? > 0
     {
         return Err(Error::text(
-            Code::E_SEAL,
+            Code::E_SET_ID,
             "refusing to run: the executable is set-id or has file capabilities",
         ));
     }
