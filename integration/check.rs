@@ -61,7 +61,11 @@ fn agree(name: &str, said: &Value, created: &Output) {
         assert_eq!(created.code(), 0, "{name}: check says valid, {created}");
     } else {
         assert_eq!(created.code(), 1, "{name}: check says {said}, {created}");
-        assert_eq!(codes(&said["errors"]), failed(created), "{name}: {created}");
+        // Where something cannot be opened create goes no further; check tries the rest all the same.
+        let (said, failed) = (codes(&said["errors"]), failed(created));
+        let opened = |code: &String| code == "E_NAMESPACE_PATH" || code == "E_ROOTFS";
+        let more = said.is_superset(&failed) && failed.iter().any(opened);
+        assert!(said == failed || more, "{name}: check says {said:?}, {created}");
     }
 }
 
@@ -126,6 +130,12 @@ fn each(cases: &[Case]) {
             apply(&mut config, &bundle, place, text);
         }
         bundle.write(config.to_string());
+        if [("AppArmor", need::apparmor()), ("SELinux", need::selinux())]
+            .iter()
+            .any(|(lsm, there)| *name == format!("{lsm} without {lsm}") && there.met)
+        {
+            continue;
+        }
         let (said, created) = both(&bundle, name);
         let has = |list: &Value, code: &str| codes(list).contains(code);
         if lacks_controllers(&said) {

@@ -12,12 +12,10 @@ use crate::hooks::{CREATE_KINDS, read, recorder, script};
 use crate::support::refusal::refused_at;
 use crate::support::{Bundle, host};
 
-const ROOT: &str = env!("CARGO_MANIFEST_DIR");
-
 /// The tables of a file like conformance/spec.toml: `[[row]]`, then `key = JSON`, with comments and
 /// values over several lines.
 pub fn tables(file: &str) -> Vec<BTreeMap<String, Value>> {
-    let text = fs::read_to_string(Path::new(ROOT).join("conformance").join(file)).unwrap();
+    let text = fs::read_to_string(host::sources().join("conformance").join(file)).unwrap();
     let mut rows: Vec<BTreeMap<String, Value>> = Vec::new();
     let mut lines = text.lines().enumerate();
     while let Some((number, line)) = lines.next() {
@@ -58,7 +56,7 @@ pub fn is_a_test(name: &str) -> bool {
         Some(_) => PathBuf::from(file),
         None => PathBuf::from(format!("integration/{file}.rs")),
     };
-    tests_of(&Path::new(ROOT).join(path)).contains(function)
+    tests_of(&host::sources().join(path)).contains(function)
 }
 
 /// What is claimed is tested, and the number of what is not is printed.
@@ -104,7 +102,7 @@ fn a_test_that_does_not_exist_is_not_found() {
 
 /// The rows of the table of properties in docs/compatibility.md: what, onggi's cell, the subjects.
 fn properties() -> Vec<[String; 3]> {
-    let text = fs::read_to_string(Path::new(ROOT).join("docs/compatibility.md")).unwrap();
+    let text = fs::read_to_string(host::sources().join("docs/compatibility.md")).unwrap();
     let table = text.split_once("\n| Property | onggi |").unwrap().1;
     let rows = table.lines().skip(2).take_while(|line| line.starts_with("| "));
     let cell = |line: &str, index| {

@@ -3,16 +3,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::Path;
 
 use serde_json::Value;
 
 use crate::conformance::{is_a_test, tables, tests_of};
+use crate::support::host;
 
 /// The tests of integration/ by the row numbers in their names; a name may have several.
 fn tests_by_row() -> BTreeMap<u64, BTreeSet<String>> {
     let mut found: BTreeMap<u64, BTreeSet<String>> = BTreeMap::new();
-    for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("integration")).unwrap() {
+    for entry in fs::read_dir(host::sources().join("integration")).unwrap() {
         let path = entry.unwrap().path();
         if path.extension().is_none_or(|extension| extension != "rs") {
             continue;
@@ -30,7 +30,7 @@ fn tests_by_row() -> BTreeMap<u64, BTreeSet<String>> {
 
 /// There is such a script, and `make test-engines` runs it.
 fn runs_engine(name: &str) -> bool {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("conformance/engines");
+    let dir = host::sources().join("conformance/engines");
     let all = fs::read_to_string(dir.join("run")).unwrap();
     let mut words = all.split([' ', '(', ')', ':', '\n', '\t']);
     dir.join(name).exists() && words.any(|word| word == name)

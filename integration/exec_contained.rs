@@ -110,7 +110,7 @@ fn contained_process_is_in_a_leaf_of_the_containers_cgroup() {
     let [leaf] = <[PathBuf; 1]>::try_from(leaves(&bundle)).unwrap();
     let pids = host::cgroup_procs(&leaf);
     let [pid] = <[i32; 1]>::try_from(pids).unwrap();
-    assert_eq!(Process(pid).cmdline(), ["sleep", "777"]);
+    eventually("it is the program", || (Process(pid).cmdline() == ["sleep", "777"]).then_some(()));
     if let Ok(controllers) = fs::read_to_string(leaf.join("cgroup.controllers")) {
         assert_eq!(controllers.trim(), "");
     }
@@ -275,8 +275,11 @@ fn exec_never_fails_with_ebusy_where_the_containers_cgroup_has_controllers_below
         let exec = web.call("exec", options).args(&["sh", "-c", "echo up; exec sleep 777"]);
         let exec = exec.spawn();
         eventually("it runs", || (exec.stdout_now() == "up\n").then_some(()));
-        let child = exec.process().children().into_iter().find(|p| p.cmdline()[0] == "sleep");
-        (exec, child.unwrap().cgroups()[""].clone())
+        let child = eventually("it is the program", || {
+            let sleeps = |p: &Process| p.cmdline().first().is_some_and(|name| name == "sleep");
+            exec.process().children().into_iter().find(sleeps)
+        });
+        (exec, child.cgroups()[""].clone())
     };
     let (_plain, plain) = of(&[]);
     assert_eq!(plain, web.init().cgroups()[""]);

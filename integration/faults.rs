@@ -95,7 +95,7 @@ fn row100_second_log_line_is_noticed() {
 #[test]
 fn row100_helper_that_keeps_stdout_after_start_is_noticed() {
     require!(root);
-    let fault = "test \"$command\" = start && sleep 6 &";
+    let fault = "test \"$command\" = start && sleep 30 &";
     assert_noticed("start::row54_after_start_nobody_holds_its_stdout_and_stderr", "", fault);
 }
 

@@ -154,12 +154,13 @@ fn noexec_nosuid_nodev_and_ro_take_effect_inside() {
 fn with_tree(bundle: &Bundle, call: Call, propagation: &str) -> Call {
     let tree = bundle.dir().join("tree");
     fs::create_dir_all(&tree).unwrap();
-    let script = r#"mount -t tmpfs top "$0"; mkdir "$0/sub" "$0/dir"; echo top > "$0/file"
+    // Private first: where the host's own mounts are shared these would be their peers.
+    let script = r#"mount --make-r$1 /; shift; mount -t tmpfs top "$0"; mkdir "$0/sub" "$0/dir"; echo top > "$0/file"
         mount -t tmpfs sub "$0/sub"; echo sub > "$0/sub/file"; ln -s file "$0/sub/link"
         cp /bin/true "$0/sub/true"; exec "$@""#;
-    let wrapper = ["unshare", "--mount", "--propagation", propagation, "sh", "-c", script];
+    let wrapper = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script];
     let mut wrapper = wrapper.to_vec();
-    wrapper.push(tree.to_str().unwrap());
+    wrapper.extend([tree.to_str().unwrap(), propagation]);
     call.through(&wrapper)
 }
 

@@ -14,7 +14,9 @@ struct SharedHost(Process);
 impl SharedHost {
     fn new() -> SharedHost {
         let mut command = Command::new("unshare");
-        command.args(["--mount", "--propagation", "shared", "sleep", "1000"]);
+        // Private first: where the host's own mounts are shared they would be its peers.
+        let script = "mount --make-rshared / && exec sleep 1000";
+        command.args(["--mount", "--propagation", "private", "sh", "-c", script]);
         let holder = Process(reaper::spawn(&mut command).unwrap().pid);
         eventually("it sleeps", || {
             holder.cmdline().first().is_some_and(|name| name == "sleep").then_some(())

@@ -1,7 +1,9 @@
 //! The captured calls of real engines in `fixtures/`: what hack/capture-configs has written.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+
+use crate::support::host;
 
 use serde_json::Value;
 
@@ -29,11 +31,9 @@ impl Fixture {
     }
 }
 
-/// A path of this repository, given from `integration/`. `file!()` is absolute where the tests
-/// are compiled from another place.
+/// A path of this repository, given from `integration/`.
 pub fn repository(path: &str) -> PathBuf {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR")).join(file!());
-    here.parent().unwrap().parent().unwrap().join(path)
+    host::sources().join("integration").join(path)
 }
 
 /// All fixtures, by name. No fixture at all is a failure: it would prove nothing.

@@ -259,3 +259,9 @@ pub fn clean(name: &str) {
         cgroups_of(name).is_empty().then_some(())
     });
 }
+
+/// The top of this repository: where the tests were compiled, unless `ONGGI_SOURCES` says where it is now.
+pub fn sources() -> PathBuf {
+    std::env::var_os("ONGGI_SOURCES")
+        .map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from)
+}
