@@ -342,7 +342,7 @@ fn systemd_cgroup_mount_without_a_namespace_shows_the_own_cgroup() {
     bundle.edit(|config| config.share_namespace("cgroup"));
     let web = bundle.container("web");
     up(&web);
-    let dir = if host::is_v2() { "/sys/fs/cgroup" } else { "/sys/fs/cgroup/memory" };
+    let dir = if host::is_v2() { "/sys/fs/cgroup" } else { "/sys/fs/cgroup/systemd" };
     let procs = web.exec(&["cat", &format!("{dir}/cgroup.procs")]).ok().stdout;
     assert_eq!(procs.lines().next(), Some("1"));
     let root = web.init().mount_at(dir).unwrap().root;

@@ -19,8 +19,14 @@ pub struct Bundle {
 
 const APPLETS: [&str; 8] = ["sleep", "sh", "cat", "grep", "readlink", "hostname", "env", "true"];
 
+/// What the container masks, and what it has read-only.
+pub const MASKED: [&str; 6] =
+    ["/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/timer_list", "/proc/scsi", "/sys/firmware"];
+pub const READONLY: [&str; 5] =
+    ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
 /// Makes rootfs, bind sources, a hook program and the config template.
-pub fn make(place: &Place, busybox: &Path, userns: bool) -> Result<Bundle> {
+pub fn make(place: &Place, busybox: &Path, (userns, host_mounts): (bool, bool)) -> Result<Bundle> {
     let dir = place.dir.join("bundle");
     let rootfs = dir.join("rootfs");
     for d in ["bin", "etc", "proc", "dev", "sys", "tmp", "data"] {
@@ -40,6 +46,9 @@ pub fn make(place: &Place, busybox: &Path, userns: bool) -> Result<Bundle> {
     let mut config = config(place);
     if userns {
         map_ids(&mut config, &rootfs)?;
+    }
+    if let (true, Some(list)) = (host_mounts, config["linux"]["namespaces"].as_array_mut()) {
+        list.retain(|namespace| namespace["type"] != "mount");
     }
     let template = serde_json::to_string(&config)?;
     Ok(Bundle { dir, payload, template })
@@ -68,8 +77,8 @@ fn config(place: &Place) -> Value {
             "resources": resources(place),
             "sysctl": { "kernel.msgmax": "4096" },
             "seccomp": seccomp(),
-            "maskedPaths": ["/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/timer_list", "/proc/scsi", "/sys/firmware"],
-            "readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"],
+            "maskedPaths": MASKED,
+            "readonlyPaths": READONLY,
         },
     })
 }

@@ -47,6 +47,7 @@ pub fn fingerprint(place: &Place, id: &str, pid: i32) -> Result<Vec<String>> {
     namespaces(&proc, &mut lines)?;
     descriptors(&proc, &mut lines)?;
     mounts(&proc, &mut lines)?;
+    covers(&proc, &mut lines);
     devices(&proc.join("root/dev"), &mut lines);
     cgroups(place, &proc, &mut lines)?;
     inside(&proc, &mut lines)?;
@@ -119,6 +120,24 @@ fn descriptors(proc: &Path, lines: &mut Vec<String>) -> Result<()> {
         lines.push(format!("fd {}: {target} {flags}", entry.file_name().to_string_lossy()));
     }
     Ok(())
+}
+
+/// What is at the masked and read-only paths: in the host's mount namespace no mountinfo tells.
+fn covers(proc: &Path, lines: &mut Vec<String>) {
+    use std::os::unix::fs::MetadataExt;
+    for path in crate::bundle::MASKED.iter().chain(&crate::bundle::READONLY) {
+        let there = proc.join("root").join(path.trim_start_matches('/'));
+        let Ok(found) = fs::metadata(&there) else { continue };
+        let entries = fs::read_dir(&there).map_or(0, Iterator::count);
+        let readonly = nix::sys::statvfs::statvfs(&there)
+            .is_ok_and(|fs| fs.flags().contains(nix::sys::statvfs::FsFlags::ST_RDONLY));
+        let empty = if entries == 0 { "empty" } else { "full" };
+        lines.push(format!(
+            "at {path}: {:o} {} {empty}, read-only {readonly}",
+            found.mode(),
+            found.rdev()
+        ));
+    }
 }
 
 /// Mount ids become positions in the list, anonymous device numbers and peer groups go.

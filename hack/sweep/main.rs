@@ -2,7 +2,7 @@
 //!
 //!     sweep [--runtime PATH] [--verb create] [--mode fail|kill|kill-task|both|all]
 //!           [--errnos usual,ENOMEM,EPERM,...] [--every K] [--sample N [--seed S]] [--from N] [--to N]
-//!           [--userns] [--cgroup host|v1|v2|systemd] [--cgroup2] [--recreate] [--busybox PATH] [--verbose]
+//!           [--userns] [--host-mounts] [--cgroup host|v1|v2|systemd] [--cgroup2] [--recreate] [--busybox PATH] [--verbose]
 //!
 //! One run counts the system calls of the whole process tree (the runtime, its children, hooks and
 //! the container's init up to the payload; memory, signal and thread housekeeping left out). Then
@@ -18,7 +18,8 @@
 //! Verbs: create run start state exec exec-contained update pause resume kill delete delete-force (update needs
 //! the pids controller). "init died later, said so" counts runs that returned 0 although a call of
 //! the waiting init failed or the init was killed: `state` says stopped, so that is not a lie.
-//! --userns gives the container a user namespace whose ids are 100000 and on.
+//! --userns gives the container a user namespace whose ids are 100000 and on; --host-mounts leaves it in the
+//! mount namespace of the host.
 //! --cgroup v2 (or --cgroup2) puts a fresh cgroup2 mount over /sys/fs/cgroup, v1 hides the unified
 //! hierarchy of a hybrid host; both in a private mount namespace. --cgroup systemd has systemd make
 //! scopes, whose units are looked for, too. Needs root and a static busybox.
@@ -74,6 +75,7 @@ struct Args {
     from: u64,
     to: u64,
     userns: bool,
+    host_mounts: bool,
     cgroup: Cgroup,
     recreate: bool,
     busybox: PathBuf,
@@ -103,6 +105,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Args> {
         from: 1,
         to: u64::MAX,
         userns: false,
+        host_mounts: false,
         cgroup: Cgroup::Host,
         recreate: false,
         busybox: "/bin/busybox".into(),
@@ -122,6 +125,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Args> {
             "--to" => args.to = value()?.parse()?,
             "--cgroup" => args.cgroup = value()?.parse()?,
             "--userns" => args.userns = true,
+            "--host-mounts" => args.host_mounts = true,
             "--cgroup2" => args.cgroup = Cgroup::V2,
             "--recreate" => args.recreate = true,
             "--busybox" => args.busybox = value()?.into(),
@@ -180,7 +184,7 @@ fn acts(args: &Args, mode: &str) -> Vec<Act> {
 }
 
 fn sweep(place: &Place, args: &Args) -> Result<i32> {
-    let bundle = bundle::make(place, &args.busybox, args.userns)?;
+    let bundle = bundle::make(place, &args.busybox, (args.userns, args.host_mounts))?;
     let runtime = runtime::Runtime::new(place, &args.runtime, bundle)?;
     warm_up(&runtime)?;
     let host = host::Host::baseline(place)?;

@@ -109,6 +109,11 @@ pub fn controller(name: &str) -> Need {
     if host::is_v2() { v2_controller(name) } else { cgroup_v1(name) }
 }
 
+/// Not a run with the systemd driver.
+pub fn cgroupfs_driver() -> Need {
+    Need::new("the cgroupfs driver", !host::by_systemd())
+}
+
 /// A running systemd as the init of this machine.
 pub fn systemd() -> Need {
     Need::new("systemd", Path::new("/run/systemd/system").is_dir())

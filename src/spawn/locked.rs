@@ -36,11 +36,16 @@ pub fn send(wanted: Wanted<'_>, namespace: &OwnedFd, socket: BorrowedFd<'_>) -> 
                 .try_for_each(|source| protocol::send(socket, &Message::Source(source))),
             Err(error) => protocol::send(socket, &Message::Failed(failure(&error))),
         };
-        sys::process::exit_now(i32::from(told.is_err()))
+        sys::process::exit_now(told.err().map_or(0, |error| error.errno))
     };
     match sys::process::wait(helper.pidfd.as_fd(), true)? {
-        // 1: the child is gone, and will be missed.
-        Some(Exit::Code(0 | 1)) => Ok(()),
+        // The child is gone, and will be missed.
+        Some(Exit::Code(0 | libc::EPIPE | libc::ECONNRESET)) => Ok(()),
+        // Otherwise it would wait for ever.
+        Some(Exit::Code(errno)) => {
+            let error = sys::Error::new("sendmsg", "the source of a mount", errno);
+            Err(Error::at(Code::E_MOUNT_SOURCE, "/mounts")(error))
+        }
         _ => Err(Error::text(Code::E_INTERNAL, "the process that opens the sources was killed")),
     }
 }
