@@ -47,9 +47,27 @@ fn must_stack(child: &mut Child<'_>, no_new_privs: bool) -> Result<bool> {
     Ok(current != "unconfined")
 }
 
+/// A session keyring of its own, with the label that the process will have.
+pub fn keyring(child: &mut Child<'_>) -> Result<()> {
+    let name = sys::cstr("keyctl", format!("_ses.{}", child.id))?;
+    let context = child.process.and_then(|process| process.selinux.as_deref());
+    if context.is_some() {
+        of_keyring(child, context)?;
+    }
+    match sys::cred::join_session_keyring(&name) {
+        // A kernel without keys has none to protect.
+        Err(error) if error.errno == libc::ENOSYS => {}
+        result => result?,
+    }
+    if context.is_some() {
+        of_keyring(child, None)?;
+    }
+    Ok(())
+}
+
 /// A session keyring gets the label that is asked for here. Without, it would have the runtime's, and
 /// `SELinux` would keep the container from its own keyring.
-pub fn of_keyring(child: &mut Child<'_>, context: Option<&str>) -> Result<()> {
+fn of_keyring(child: &mut Child<'_>, context: Option<&str>) -> Result<()> {
     let file = attribute(child, "keycreate")?;
     // An empty write ends it.
     write(&file, "keycreate", context.unwrap_or_default())

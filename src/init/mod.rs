@@ -255,7 +255,7 @@ impl<'a> Child<'a> {
             Do::NewCgroupNamespace => Ok(sys::process::unshare(libc::CLONE_NEWCGROUP)?),
             Do::DelegatedCgroup => self.delegated_cgroup(),
             Do::NewSession => Ok(sys::process::setsid()?),
-            Do::Keyring => self.keyring(),
+            Do::Keyring => label::keyring(self),
             Do::Loopback => Ok(sys::socket::loopback_up()?),
             Do::Hostname => self.hostname(),
             Do::Domainname => self.domainname(),
@@ -402,23 +402,6 @@ impl<'a> Child<'a> {
         let procs = self.work.delegated.take();
         let procs = procs.ok_or_else(|| Error::text(Code::E_INTERNAL, "no delegated cgroup"))?;
         Ok(sys::fs::write_all(procs.as_fd(), b"0").map_err(|error| error.about("cgroup.procs"))?)
-    }
-
-    fn keyring(&mut self) -> Result<()> {
-        let name = sys::cstr("keyctl", format!("_ses.{}", self.id))?;
-        let context = self.process.and_then(|process| process.selinux.as_deref());
-        if context.is_some() {
-            label::of_keyring(self, context)?;
-        }
-        match sys::cred::join_session_keyring(&name) {
-            // A kernel without keys has none to protect.
-            Err(error) if error.errno == libc::ENOSYS => {}
-            result => result?,
-        }
-        if context.is_some() {
-            label::of_keyring(self, None)?;
-        }
-        Ok(())
     }
 
     fn hostname(&self) -> Result<()> {

@@ -80,6 +80,14 @@ pub enum Switch {
     Chroot,
 }
 
+impl Switch {
+    /// Whether the root is not that of the mount namespace.
+    #[must_use]
+    pub fn is_chroot(self) -> bool {
+        matches!(self, Self::Chroot | Self::Carry)
+    }
+}
+
 /// Everything that create will do.
 #[derive(Debug)]
 pub struct Plan {

@@ -189,7 +189,7 @@ impl<'a> Making<'a> {
             keyring: plan.keyring,
             personality: plan.process.as_ref().and_then(|process| process.personality),
             exec_contained: plan.exec_contained,
-            chroot: matches!(plan.switch, crate::plan::Switch::Chroot | crate::plan::Switch::Carry),
+            chroot: plan.switch.is_chroot(),
             memory_policy: policy.map(|policy| (policy.mode, policy.nodes.clone())),
             keep_groups: plan.process.as_ref().is_some_and(|process| process.keep_groups),
             poststart: !plan.hooks.poststart.is_empty(),
@@ -349,11 +349,7 @@ impl<'a> Making<'a> {
             entered?;
             self.state.save(self.dir.as_fd())?;
         }
-        let owner = place::cgroup_owner(plan, prepared);
-        let delegated = group.enter_inner(&plan.cgroup, self.pid(), owner)?;
-        if let (true, None, Some(uid)) = (plan.owns_cgroup, &delegated, owner) {
-            group.give_to(uid, plan.cgroup.optional)?;
-        }
+        let delegated = place::enter_inner(plan, prepared, group, self.pid())?;
         group.apply_late(&plan.cgroup)?;
         if let Some(record) = &self.state.rdt {
             crate::rdt::place(record, self.pid())?;
@@ -464,9 +460,8 @@ impl<'a> Making<'a> {
     }
 
     /// Takes back everything, in reverse, and adds to the error what could not be.
-    fn undo(mut self, plan: &Plan, error: Error) -> Error {
+    fn undo(mut self, plan: &Plan, mut error: Error) -> Error {
         sys::deadline::clear();
-        let mut error = error;
         if let Some(networks) = &self.networks {
             error = also(error, networks.take_back(&self.state.net_devices));
         }

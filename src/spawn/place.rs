@@ -39,10 +39,24 @@ pub fn give_stdio(process: &Process, ids: &IdMappings) -> Result<()> {
     }
 }
 
-/// Who the container's cgroup is for, as the host knows the user of its process.
-pub fn cgroup_owner(plan: &Plan, prepared: &Prepared) -> Option<u32> {
-    let uid = plan.process.as_ref()?.uid;
-    prepared.ids.as_ref().map_or(Some(uid), |ids| ids.host_uid(uid))
+/// Enters the cgroups below the container's own, if it has any, and gives the process' user the one that is for it.
+/// Returns the file by which the child enters that.
+pub fn enter_inner(
+    plan: &Plan,
+    prepared: &Prepared,
+    group: &Group,
+    pid: i32,
+) -> Result<Option<OwnedFd>> {
+    let uid = plan.process.as_ref().map(|process| process.uid);
+    let owner = match &prepared.ids {
+        Some(ids) => uid.and_then(|uid| ids.host_uid(uid)),
+        None => uid,
+    };
+    let delegated = group.enter_inner(&plan.cgroup, pid, owner)?;
+    if let (true, None, Some(uid)) = (plan.owns_cgroup, &delegated, owner) {
+        group.give_to(uid, plan.cgroup.optional)?;
+    }
+    Ok(delegated)
 }
 
 /// The second of two children, cloned by the first one from inside of a user namespace. The first one
