@@ -12,7 +12,7 @@ RELEASE := target/$(TARGET)/release/onggi
 ZSH ?= site-functions
 
 .PHONY: all musl demo test check bench sweep mutants conformance install uninstall deb test-package clean test-vm
-.PHONY: test-engines test-engines-doc bench-engines
+.PHONY: test-engines test-engines-native test-engines-doc bench-engines
 
 all: $(RELEASE)
 
@@ -63,6 +63,12 @@ test-engines-doc: all
 # some, SMOKE=1 for what CI runs, which are minutes; see conformance/engines/run.
 test-engines: all
 	conformance/engines/run $(RELEASE) $(ENGINES)
+
+# What of that can run without a virtual machine: seconds. ENGINES="cri docker:cgroupfs" for others, some of whose
+# steps need what is only there.
+test-engines-native: all
+	conformance/engines/images target/engines
+	conformance/engines/native $(RELEASE) ./in-vm $(or $(ENGINES),faults:cgroupfs services:cgroupfs)
 
 # CPU time for the same work of these engines on onggi, runc and crun: on this machine's own processor, because an
 # emulated one spends ten times as much on every start of a sealed executable. VM=1 for all the same in the machine.
