@@ -9,8 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use serde::{Serialize, Serializer};
-use serde_json::Value;
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::cgroup::Record;
 use crate::error::{Code, Error, Result};
@@ -20,7 +19,7 @@ use crate::sys;
 const MAX_BYTES: usize = 1 << 20;
 
 /// A process that cannot be mistaken for a later one with the same pid.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub struct Pid {
     /// Process id in the pid namespace of whoever created the container.
     pub pid: i32,
@@ -29,7 +28,7 @@ pub struct Pid {
 }
 
 /// A network device of the host that is, or was to be, the container's.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct MovedDevice {
     /// Its name in the runtime's network namespace.
     pub host: String,
@@ -42,7 +41,7 @@ pub struct MovedDevice {
 }
 
 /// The resctrl group of a container.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct RdtRecord {
     /// Absolute path of the group.
     pub group: PathBuf,
@@ -54,7 +53,7 @@ pub struct RdtRecord {
     pub monitor: Option<PathBuf>,
 }
 
-// These are short lists in the record: its size is charged to every create.
+// These are short lists in the record, in the order of their members: its size is charged to every create.
 
 impl Serialize for Pid {
     fn serialize<S: Serializer>(&self, to: S) -> std::result::Result<S::Ok, S::Error> {
@@ -87,19 +86,8 @@ fn lossy_option<S: Serializer>(
     path.as_ref().map(|path| path.to_string_lossy()).serialize(to)
 }
 
-impl RdtRecord {
-    fn from_json(value: &Value) -> Option<Self> {
-        Some(Self {
-            group: value.get(0)?.as_str()?.into(),
-            made: value.get(1)?.as_bool()?,
-            named: value.get(2)?.as_bool()?,
-            monitor: value.get(3)?.as_str().map(PathBuf::from),
-        })
-    }
-}
-
-/// The record, as it is written.
-#[derive(Debug, Clone, Serialize)]
+/// The record, as it is written. What is not required when it is read came with a later version.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct State {
     /// The container's id.
@@ -125,28 +113,37 @@ pub struct State {
     /// Flags of the seccomp filter in `seccomp.bpf`, if there is one.
     pub seccomp_flags: Option<u32>,
     /// The container has a pid namespace of its own, so that all dies with init.
+    #[serde(default)]
     pub own_pid_namespace: bool,
     /// The kinds of namespaces that were made for it, as `CLONE_NEW*`.
+    #[serde(default)]
     pub new_namespaces: i32,
     /// It has a session keyring of its own, which exec joins.
+    #[serde(default)]
     pub keyring: bool,
     /// Argument of personality(2), for exec.
     pub personality: Option<u64>,
     /// Processes of exec are contained without being asked for it.
+    #[serde(default)]
     pub exec_contained: bool,
     /// The root is not that of the mount namespace: exec must enter it by init's.
+    #[serde(default)]
     pub chroot: bool,
     /// Arguments of set_mempolicy(2), for exec.
     pub memory_policy: Option<(u32, Vec<u64>)>,
     /// Its processes keep their caller's supplementary groups, for exec.
+    #[serde(default)]
     pub keep_groups: bool,
     /// It has poststart hooks, so that start need not read the configuration to know.
+    #[serde(default)]
     pub poststart: bool,
     /// It has poststop hooks, so that delete need not.
+    #[serde(default)]
     pub poststop: bool,
     /// Its resctrl group.
     pub rdt: Option<RdtRecord>,
     /// Network devices that go back if create does not succeed.
+    #[serde(default)]
     pub net_devices: Vec<MovedDevice>,
     /// The joined network namespace that they are in. A new one dies with init, and its devices with it or
     /// (real ones) back to the host.
@@ -156,64 +153,11 @@ pub struct State {
     #[serde(serialize_with = "lossy_option")]
     pub pid_file: Option<PathBuf>,
     /// The creator's user name, for `list`.
+    #[serde(default)]
     pub owner: String,
 }
 
 impl State {
-    /// Reads a record back; `None` where it is not one.
-    #[must_use]
-    pub fn from_json(value: &Value) -> Option<Self> {
-        let text = |name: &str| value.get(name).and_then(Value::as_str).map(str::to_owned);
-        let pid = |name: &str| {
-            let pair = value.get(name)?.as_array()?;
-            let pid = i32::try_from(pair.first()?.as_i64()?).ok()?;
-            Some(Pid { pid, start: pair.get(1)?.as_u64()? })
-        };
-        let flag = |name: &str| value.get(name).and_then(Value::as_bool).unwrap_or(false);
-        Some(Self {
-            id: text("id")?,
-            oci_version: text("ociVersion")?,
-            bundle: text("bundle")?.into(),
-            rootfs: text("rootfs")?.into(),
-            boot: text("boot")?,
-            creator: pid("creator"),
-            init: pid("init"),
-            created: text("created")?,
-            cgroup: Record::from_json(value.get("cgroup")?).ok()?,
-            seccomp_flags: value
-                .get("seccompFlags")
-                .and_then(Value::as_u64)
-                .and_then(|flags| u32::try_from(flags).ok()),
-            own_pid_namespace: flag("ownPidNamespace"),
-            new_namespaces: value
-                .get("newNamespaces")
-                .and_then(Value::as_i64)
-                .and_then(|kinds| i32::try_from(kinds).ok())
-                .unwrap_or(0),
-            keyring: flag("keyring"),
-            personality: value.get("personality").and_then(Value::as_u64),
-            exec_contained: flag("execContained"),
-            chroot: flag("chroot"),
-            keep_groups: flag("keepGroups"),
-            poststart: flag("poststart"),
-            poststop: flag("poststop"),
-            memory_policy: value.get("memoryPolicy").and_then(|policy| {
-                let mode = u32::try_from(policy.get(0)?.as_u64()?).ok()?;
-                let nodes = policy.get(1)?.as_array()?.iter().filter_map(Value::as_u64);
-                Some((mode, nodes.collect()))
-            }),
-            rdt: value.get("rdt").and_then(RdtRecord::from_json),
-            net_devices: value
-                .get("netDevices")
-                .and_then(Value::as_array)
-                .map(|list| list.iter().filter_map(moved_device).collect())
-                .unwrap_or_default(),
-            network: text("network").map(PathBuf::from),
-            pid_file: text("pidFile").map(PathBuf::from),
-            owner: text("owner").unwrap_or_default(),
-        })
-    }
-
     /// Replaces the record in one step: a reader sees the old or the new one, never half of one.
     pub fn save(&self, dir: BorrowedFd<'_>) -> Result<()> {
         let bytes = serde_json::to_vec(self)
@@ -231,26 +175,15 @@ impl State {
             Err(error) if error.errno == libc::ENOENT => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        let record: Option<Value> = serde_json::from_slice(&bytes).ok();
-        match record.as_ref().and_then(Self::from_json) {
-            Some(state) => Ok(Some(state)),
-            None => Err(Error::text(
+        match serde_json::from_slice(&bytes) {
+            Ok(state) => Ok(Some(state)),
+            Err(_) => Err(Error::text(
                 Code::E_STATE_DAMAGED,
                 "state.json is damaged: end what is left of the container and remove its directory in \
                  the state root by hand",
             )),
         }
     }
-}
-
-fn moved_device(value: &Value) -> Option<MovedDevice> {
-    let index = |at: usize| value.get(at)?.as_i64().and_then(|index| i32::try_from(index).ok());
-    Some(MovedDevice {
-        host: value.get(0)?.as_str()?.to_owned(),
-        host_index: index(1)?,
-        up: value.get(2)?.as_bool()?,
-        index: index(3)?,
-    })
 }
 
 /// Writes a new file of mode 0600 in the state directory.

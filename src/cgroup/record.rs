@@ -1,8 +1,7 @@
 //! What the state keeps of a container's cgroups, so that later commands need not look at the host.
 
 use serde::ser::SerializeMap;
-use serde::{Serialize, Serializer};
-use serde_json::Value;
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::path;
 use super::plan::Manager;
@@ -44,7 +43,8 @@ impl Place {
 }
 
 /// All of a container's cgroup directories.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "Kept")]
 pub struct Record {
     /// Who made them.
     pub manager: Manager,
@@ -92,44 +92,62 @@ impl Serialize for Written<'_> {
     }
 }
 
-impl Record {
-    /// From state.json. Paths are checked again: what deletes directories trusts no file.
-    ///
-    /// # Errors
-    /// When it is not what [`Record`] is written as.
-    pub fn from_json(value: &Value) -> Result<Self> {
+/// What [`Record`] is written as.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Kept {
+    manager: String,
+    owned: bool,
+    path: String,
+    dirs: Vec<KeptDir>,
+    unit: Option<String>,
+    user_unit: Option<String>,
+}
+
+/// A list of these members, of which the last ones may be absent.
+#[derive(Deserialize)]
+struct KeptDir {
+    controllers: String,
+    mount: String,
+    #[serde(default)]
+    path: Option<String>,
+    #[serde(default)]
+    inode: Option<u64>,
+}
+
+/// Paths are checked again: what deletes directories trusts no file.
+impl TryFrom<Kept> for Record {
+    type Error = Error;
+
+    fn try_from(kept: Kept) -> Result<Self> {
         let bad = |what: &str| Error::text(Code::E_STATE_DAMAGED, format!("state: cgroup: {what}"));
-        let text = |key: &str| value.get(key).and_then(Value::as_str);
-        let manager = text("manager").and_then(Manager::from_name).ok_or_else(|| bad("manager"))?;
-        let owned = value.get("owned").and_then(Value::as_bool).ok_or_else(|| bad("owned"))?;
-        let common = text("path").ok_or_else(|| bad("path"))?;
-        let dirs = value.get("dirs").and_then(Value::as_array).ok_or_else(|| bad("dirs"))?;
-        let mut places = Vec::with_capacity(dirs.len());
-        for dir in dirs {
-            let field = |index: usize| dir.get(index).and_then(Value::as_str);
-            let (Some(controllers), Some(mount)) = (field(0), field(1)) else {
-                return Err(bad("dirs"));
-            };
-            let path = field(2).unwrap_or(common);
-            path::check(path).map_err(|text| bad(&format!("the path {text}")))?;
-            if !mount.starts_with('/') {
+        let check = |path: &str| path::check(path).map_err(|text| bad(&format!("the path {text}")));
+        let manager = Manager::from_name(&kept.manager).ok_or_else(|| bad("manager"))?;
+        if kept.dirs.iter().any(|dir| dir.path.is_none()) {
+            check(&kept.path)?;
+        }
+        let place = |dir: KeptDir| {
+            dir.path.as_deref().map_or(Ok(()), check)?;
+            if !dir.mount.starts_with('/') {
                 return Err(bad("a mount point is not absolute"));
             }
-            places.push(Place {
-                controllers: controllers.to_owned(),
-                mount: mount.to_owned(),
-                path: path.to_owned(),
-                inode: dir.get(3).and_then(Value::as_u64),
-            });
-        }
-        let unit = match (text("unit"), text("userUnit")) {
+            Ok(Place {
+                controllers: dir.controllers,
+                mount: dir.mount,
+                path: dir.path.unwrap_or_else(|| kept.path.clone()),
+                inode: dir.inode,
+            })
+        };
+        let places = kept.dirs.into_iter().map(place).collect::<Result<_>>()?;
+        let unit = match (kept.unit, kept.user_unit) {
             (None, None) => None,
             (name, user_name) => {
-                let name = name.or(user_name).unwrap_or_default().to_owned();
+                let user = user_name.is_some();
+                let name = name.or(user_name).unwrap_or_default();
                 systemd::name::check(&name).map_err(|text| bad(&text))?;
-                Some(Unit { name, user: user_name.is_some() })
+                Some(Unit { name, user })
             }
         };
-        Ok(Self { manager, owned, places, unit })
+        Ok(Self { manager, owned: kept.owned, places, unit })
     }
 }
