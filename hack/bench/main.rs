@@ -4,7 +4,8 @@
 //!           [--busybox PATH] name=/path/to/runtime [name=/path ...]
 //!
 //! The runtimes take turns within every round and the first in turn rotates, so drift of the machine
-//! meets all of them alike; one round is a warm-up. Ratios are of medians of CPU time, which is user
+//! meets all of them alike; every other round goes backwards, so that nobody always comes after the same one, for
+//! a large one leaves its successor cold caches; one round is a warm-up. Ratios are of medians of CPU time, which is user
 //! and system time of the runtime and of all it reaped; wall time is what the caller waits. On a busy
 //! machine read CPU and p10. Reference columns appear for contestants named `crun` and `runc`.
 //!
@@ -188,6 +189,7 @@ fn measure(
     // Round 0 is the warm-up.
     for round in 0..=rounds {
         for turn in 0..live.len() {
+            let turn = if round % 2 == 0 { turn } else { n - 1 - turn };
             let (who, scene, working) = &mut live[(turn + round) % n];
             if !*working {
                 continue;
