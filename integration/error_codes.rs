@@ -107,7 +107,7 @@ fn refusals_that_only_a_fault_brings_have_their_code() {
 
 #[test]
 fn a_setting_that_only_v1_has_has_its_code() {
-    require!(root, cgroup_v2);
+    require!(root, v2_controller("memory"));
     let bundle = Bundle::with(|config| config.set("/linux/resources/memory/swappiness", 10));
     let failed = line(&bundle.container("web").create());
     let codes: Vec<_> = failed["problems"].as_array().map_or(vec![failed["code"].clone()], |all| {
