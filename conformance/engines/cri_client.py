@@ -51,7 +51,8 @@ MESSAGES = {
     "Url": {"url": (1, "s")},
     "Cpu": {"timestamp": (1, "i"), "usage_core_nano_seconds": (2, "Int")},
     "Memory": {"timestamp": (1, "i"), "working_set_bytes": (2, "Int")},
-    "ContainerStats": {"cpu": (2, "Cpu"), "memory": (3, "Memory")},
+    "Attributes": {"id": (1, "s")},
+    "ContainerStats": {"attributes": (1, "Attributes"), "cpu": (2, "Cpu"), "memory": (3, "Memory")},
     "ContainerStatsResponse": {"stats": (1, "ContainerStats")},
     "LinuxPodStats": {"cpu": (1, "Cpu"), "memory": (2, "Memory"), "containers": (5, "*ContainerStats")},
     "PodStats": {"linux": (2, "LinuxPodStats")},
@@ -173,7 +174,7 @@ class Cri:
         """One unary call. The status comes as a trailer, which curl prints with the headers."""
         with tempfile.NamedTemporaryFile() as body:
             result = subprocess.run(
-                ["curl", "-sS", "--http2-prior-knowledge", "--unix-socket", self.path, "--max-time", "300",
+                ["curl", "-sS", "--http2-prior-knowledge", "--unix-socket", self.path, "--max-time", "900",
                  "-H", "content-type: application/grpc", "-H", "te: trailers", "--data-binary", "@-",
                  "-D", "-", "-o", body.name, f"http://localhost/runtime.v1.RuntimeService/{call}"],
                 input=b"\0" + struct.pack(">I", len(message)) + message, capture_output=True)

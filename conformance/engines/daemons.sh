@@ -6,12 +6,18 @@ peers=/var/lib/peers
 
 # onggi_alone: puts the other runtimes where nobody finds them. With PEER that one is called onggi.
 onggi_alone() {
+	local path
 	[ ! -d $peers ] || return 0
 	mkdir $peers
-	mv /usr/sbin/runc /usr/bin/runc /usr/bin/crun $peers/ 2>/dev/null
+	for path in /usr/bin/runc /usr/sbin/runc /usr/bin/crun; do
+		# the first may be a link to the second
+		[ ! -e $path ] && [ ! -L $path ] || mv $path $peers/ || exit 1
+	done
 	[ -z "${PEER:-}" ] || { mv $onggi $peers/onggi; cp "$peers/$PEER" $onggi; }
 	hash -r
-	! command -v runc crun
+	for path in runc crun; do
+		if command -v $path; then echo "$path is still there" >&2; exit 1; fi
+	done
 }
 
 # docker_daemon JSON: dockerd with this configuration beside onggi as default, restarted
