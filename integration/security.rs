@@ -164,6 +164,40 @@ fn t12_cwd_in_a_preserved_descriptor_is_refused() {
     bundle.assert_clean();
 }
 
+/// T12: a preserved number at which the caller has nothing must not show what the runtime has open there.
+/// Notices: the numbers are taken before anything is opened.
+#[test]
+fn t12_program_through_a_hole_of_preserve_fds_is_not_found() {
+    require!(root);
+    for number in 3..=10 {
+        let bundle = Bundle::with(|config| config.args(&["/echo", "escaped"]));
+        fs::copy(bundle.rootfs().join("bin/busybox"), bundle.path().join("outside")).unwrap();
+        let link = format!("/proc/self/fd/{number}/../outside");
+        symlink(link, bundle.rootfs().join("echo")).unwrap();
+        let output = bundle.container("web").call("run", &["--preserve-fds", "8"]).run().fails();
+        assert!(!output.stdout.contains("escaped"), "{number}: {output}");
+        bundle.assert_clean();
+    }
+}
+
+/// T12: the user's home directory is looked up by the image's /etc/passwd.
+/// Notices: RESOLVE_NO_MAGICLINKS.
+#[test]
+fn t12_home_is_not_read_through_a_descriptor_of_the_runtime() {
+    require!(root);
+    for number in 3..=40 {
+        let bundle = Bundle::with(|config| {
+            config.set("/process/env", &["PATH=/bin"][..]).sh("echo home $HOME")
+        });
+        fs::write(bundle.path().join("outside"), "x:x:0:0::/of-the-host:\n").unwrap();
+        let passwd = bundle.rootfs().join("etc/passwd");
+        fs::remove_file(&passwd).unwrap();
+        symlink(format!("/proc/self/fd/{number}/../outside"), passwd).unwrap();
+        let output = bundle.container("web").run().ok();
+        assert_eq!(output.stdout, "home /\n", "{number}");
+    }
+}
+
 /// The masked file, and what covers it according to mountinfo.
 fn masked_with(bundle: &Bundle) {
     let secret = bundle.rootfs().join("etc/secret");

@@ -138,6 +138,23 @@ fn row48_preserve_fds_of_exec() {
     assert_eq!(exec.fd(file(&bundle, "three"), 3).run().ok().stdout, "three");
 }
 
+/// A hole below it, and our own descriptors in the hole.
+#[test]
+fn row48_preserve_fds_of_exec_with_a_hole() {
+    require!(root);
+    let bundle = Bundle::new();
+    let web = bundle.container("web");
+    web.up();
+    for preserved in 3..=8 {
+        let number = 2 + preserved;
+        let exec = web.call("exec", &["--preserve-fds", &preserved.to_string()]);
+        let script = format!("cat <&{number}; ls /proc/self/fd | wc -l");
+        let exec = exec.args(&["sh", "-c", &script]).fd(file(&bundle, "last"), number);
+        // The three of stdio, this one, and the one that ls reads by.
+        assert_eq!(exec.run().ok().stdout, "last5\n", "{preserved}");
+    }
+}
+
 /// Socket activation: the descriptors are meant for the runtime whose pid LISTEN_PID names.
 fn activated(call: Call, pid: &str) -> Call {
     let script = format!("LISTEN_FDS=1 LISTEN_PID={pid} exec \"$0\" \"$@\"");

@@ -26,6 +26,7 @@ pub use spec::default_config;
 
 use std::ffi::OsString;
 use std::mem::ManuallyDrop;
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
@@ -214,7 +215,11 @@ fn fail(log: &Log, command: &str, id: &str, error: &anyhow::Error) -> u8 {
 
 fn open_log(matches: &ArgMatches, sub: &ArgMatches) -> Result<Log> {
     // An unexpected descriptor of the caller (a shim's socket) is nobody's business here.
-    sys::exec::close_range(3 + args::inherited(sub), u32::MAX)?;
+    let ours = 3 + args::inherited(sub);
+    sys::exec::close_range(ours, u32::MAX)?;
+    if ours > 3 {
+        occupy_holes(ours)?;
+    }
     let path = args::global(matches, sub, "log").filter(|path| !path.is_empty());
     let path = path.map(|path| bundle::absolute(path.as_ref())).transpose()?;
     let format = args::global(matches, sub, "log-format").unwrap_or_else(|| "text".to_owned());
@@ -227,6 +232,19 @@ fn open_log(matches: &ArgMatches, sub: &ArgMatches) -> Result<Log> {
         })?,
     };
     Log::open(path.as_deref(), &format, level)
+}
+
+/// Numbers that the caller preserves and has nothing at (podman may leave some) are taken until execve: one of
+/// ours there, of a directory of the host, would be passed over when ours are closed (CVE-2024-21626).
+fn occupy_holes(ours: u32) -> Result<()> {
+    loop {
+        // The lowest free number (open(2)).
+        let null = sys::fs::open(c"/dev/null", libc::O_PATH)?;
+        if null.as_raw_fd().cast_unsigned() >= ours {
+            return Ok(());
+        }
+        std::mem::forget(null);
+    }
 }
 
 /// The global options, but for the log.

@@ -475,7 +475,7 @@ impl<'a> Child<'a> {
             if fd > first {
                 sys::exec::close_range(first, fd - 1)?;
             }
-            first = fd + 1;
+            first = first.max(fd + 1);
         }
         sys::exec::close_range(first, u32::MAX)?;
         if self.create.as_ref().is_some_and(|create| create.waits) && !self.may_madvise() {

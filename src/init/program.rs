@@ -114,7 +114,9 @@ fn usable(path: &str) -> sys::Result<()> {
 /// is taken from there: who we are is decided by numbers alone (CVE-2016-3697).
 fn home_of(uid: u32) -> Result<Option<String>> {
     let flags = libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY;
-    let file = match sys::fs::open(c"/etc/passwd", flags) {
+    // A link to /proc/self/fd would lead out, by one of our own descriptors.
+    let resolve = libc::RESOLVE_NO_MAGICLINKS;
+    let file = match sys::fs::openat2(sys::fs::CWD, c"/etc/passwd", flags, 0, resolve) {
         Ok(file) => file,
         // An image without users, or with something odd in the file's place.
         Err(error)
