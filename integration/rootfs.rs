@@ -114,6 +114,30 @@ fn no_pivot_still_shows_the_rootfs_only() {
     assert!(!output.stdout.contains("lost+found\n"), "{output}");
 }
 
+/// The host's tree is still in the mount namespace then: with its whole /proc there, the kernel would let a user
+/// namespace in the container have one without masks.
+#[test]
+fn no_pivot_leaves_no_proc_or_sysfs_to_make_an_unmasked_one_from() {
+    require!(root);
+    for kind in ["proc", "sysfs"] {
+        let bundle = Bundle::sh(&format!(
+            "cat /proc/mounts > /mounts; unshare -Urpnfm sh -c 'echo root; mount -t {kind} none /tmp' || echo refused"
+        ));
+        // Who maps root needs it (user_namespaces(7)); docker gives it.
+        bundle.edit(|config| {
+            for set in ["bounding", "effective", "permitted"] {
+                config.push(&format!("/process/capabilities/{set}"), "CAP_SETFCAP".into());
+            }
+            config
+        });
+        let output = bundle.container("web").call("run", &["--no-pivot"]).run().ok();
+        assert_eq!(output.stdout, "root\nrefused\n", "{kind}: {output}");
+        assert!(output.stderr.contains("mount: permission denied"), "{kind}: {output}");
+        let mounts = fs::read_to_string(bundle.rootfs().join("mounts")).unwrap();
+        assert_eq!(mounts.matches(" /proc proc ").count(), 1, "{mounts}");
+    }
+}
+
 #[test]
 fn no_pivot_container_takes_exec() {
     require!(root);

@@ -17,7 +17,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("state", &["cgroup", "error", "sys"]),
     ("mountinfo", &["error", "sys"]),
     ("rdt", &["error", "mountinfo", "plan", "state", "sys"]),
-    ("init", &["cgroup", "error", "hooks", "plan", "seccomp", "spawn", "sys"]),
+    ("init", &["cgroup", "error", "hooks", "mountinfo", "plan", "seccomp", "spawn", "sys"]),
 ];
 
 fn sources(directory: &Path, found: &mut Vec<PathBuf>) {

@@ -1,9 +1,13 @@
 //! The root filesystem: attached, switched to, and closed off.
 
+use std::ffi::OsString;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
 
 use super::{Child, Create, leave_open, resolve};
 use crate::error::{Code, Error, Result};
+use crate::mountinfo::{self, Mounted};
 use crate::plan::Switch;
 use crate::plan::namespaces::Kind;
 use crate::plan::options::attr;
@@ -52,6 +56,7 @@ pub fn switch(child: &Child<'_>) -> Result<()> {
             sys::mount::umount(c".", libc::MNT_DETACH)?;
         }
         Switch::Move => {
+            take_away_kernel_views()?;
             let top = sys::fs::open(c"/", libc::O_PATH | libc::O_DIRECTORY)?;
             sys::mount::move_mount(new_root, top.as_fd())?;
             sys::fs::chroot(c".")?;
@@ -59,6 +64,42 @@ pub fn switch(child: &Child<'_>) -> Result<()> {
         Switch::Chroot => sys::fs::chroot(c".")?,
     }
     Ok(sys::fs::chdir(c"/")?)
+}
+
+/// With chroot(2) the host's tree stays in the mount namespace, out of reach. But where a procfs or sysfs is in
+/// it whole, the kernel lets a user namespace in the container mount one of its own, without the container's
+/// masks and read-only paths (`mount_too_revealing`). So they go, but for the container's, which are below the
+/// current directory.
+fn take_away_kernel_views() -> Result<()> {
+    let inside = PathBuf::from(OsString::from_vec(sys::fs::getcwd()?));
+    let revealing = |mounted: &Mounted| {
+        mounted.whole
+            && matches!(mounted.fstype.as_str(), "proc" | "sysfs")
+            && !mounted.point.starts_with(&inside)
+    };
+    let again = mountinfo::open()?;
+    let mut locked = false;
+    for mounted in mountinfo::read()?.into_iter().filter(revealing) {
+        let point = sys::cstr("umount2", mounted.point.as_os_str().as_bytes())?;
+        match sys::mount::umount(&point, libc::MNT_DETACH) {
+            // It has gone with the one it was on.
+            Err(error) if error.errno == libc::ENOENT => {}
+            // Locked, since this mount namespace is of a user namespace: only what is visible counts.
+            Err(error) if matches!(error.errno, libc::EINVAL | libc::EPERM) => {
+                locked = true;
+                sys::mount::mount(c"tmpfs", &point, c"tmpfs", libc::MS_RDONLY, None)?;
+            }
+            result => result?,
+        }
+    }
+    // What had been covered by another mount, which has gone in its place.
+    match mountinfo::read_from(again)?.into_iter().find(revealing) {
+        Some(left) if !locked => {
+            let text = format!("--no-pivot: {} cannot be taken away", left.point.display());
+            Err(Error::text(Code::E_ROOT_SWITCH, text))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Where a mount namespace is inherited or joined: one of our own to build the root filesystem in, so that
