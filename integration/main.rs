@@ -52,6 +52,7 @@ mod contract_env;
 mod contract_info;
 mod contract_pid_file;
 mod create_failure;
+mod cwd;
 mod delete;
 mod device_nodes;
 mod devices;

@@ -60,57 +60,6 @@ fn env_is_exactly_what_is_given_and_home() {
 }
 
 #[test]
-fn cwd_is_the_working_directory() {
-    require!(root);
-    let bundle = Bundle::with(|config| config.set("/process/cwd", "/var/lib").args(&["pwd"]));
-    fs::create_dir(bundle.rootfs().join("var/lib")).unwrap();
-    assert_eq!(output(&bundle).stdout, "/var/lib\n");
-}
-
-/// Engines count on it: a WORKDIR that the image lacks.
-#[test]
-fn cwd_that_is_missing_is_created() {
-    require!(root);
-    let bundle = Bundle::with(|config| {
-        config.set("/process/cwd", "/new/work/dir").sh("pwd; stat -c '%a %u' .")
-    });
-    assert_eq!(output(&bundle).stdout, "/new/work/dir\n755 0\n");
-    assert!(bundle.rootfs().join("new/work/dir").is_dir());
-}
-
-#[test]
-fn cwd_that_is_missing_is_created_inside_a_mount() {
-    require!(root);
-    let bundle = Bundle::with(|config| config.set("/process/cwd", "/data/work").args(&["pwd"]));
-    let share = bundle.share("/data");
-    assert_eq!(output(&bundle).stdout, "/data/work\n");
-    assert!(share.join("work").is_dir());
-}
-
-/// A symlink of the image leads somewhere in the container.
-#[test]
-fn cwd_that_is_a_symlink_stays_inside() {
-    require!(root);
-    let bundle = Bundle::with(|config| config.set("/process/cwd", "/link/new").args(&["pwd"]));
-    let outside = bundle.dir().join("outside");
-    fs::create_dir(&outside).unwrap();
-    symlink(&outside, bundle.rootfs().join("link")).unwrap();
-    fs::create_dir_all(bundle.rootfs().join(outside.strip_prefix("/").unwrap())).unwrap();
-    assert_eq!(output(&bundle).stdout.trim(), outside.join("new").to_str().unwrap());
-    assert_eq!(fs::read_dir(outside).unwrap().count(), 0);
-}
-
-#[test]
-fn cwd_that_is_a_file_is_a_clean_error() {
-    require!(root);
-    let bundle = Bundle::with(|config| config.set("/process/cwd", "/etc/passwd"));
-    let web = bundle.container("web");
-    let output = web.create().fails();
-    assert!(output.stderr.contains("not a directory"), "{output}");
-    bundle.assert_clean();
-}
-
-#[test]
 fn uid_gid_additional_gids_and_umask_are_exact() {
     require!(root);
     let bundle = Bundle::with(|config| {

@@ -54,7 +54,7 @@ pub fn ids(child: &mut Child<'_>) -> Result<()> {
     }
     sys::cred::setresuid(process.uid).map_err(mapped)?;
     super::user::rearm()?;
-    // What comes next (chdir, finding the program) is judged by the rights the program will have.
+    // What comes next, finding the program, is judged by the rights it will have.
     let held = sys::cred::capget()?;
     let caps = process.caps;
     Ok(sys::cred::capset(&CapSets {

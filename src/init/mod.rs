@@ -122,6 +122,8 @@ pub struct Work {
     pub tty: Option<OwnedFd>,
     /// The user namespace denies setgroups(2).
     pub groups_denied: bool,
+    /// Root may not enter the working directory; perhaps its user may.
+    pub cwd_denied: bool,
     /// The program to run, found and resolved.
     pub program: Option<program::Found>,
     /// The user's home directory, where the environment names none.
@@ -285,6 +287,7 @@ impl<'a> Child<'a> {
             Do::BoundingSet => identity::bounding_set(self),
             Do::Ids => identity::ids(self),
             Do::Cwd => program::cwd(self),
+            Do::CwdOfUser => program::cwd_of_user(self),
             Do::Program => program::find(self),
             Do::CloseDescriptors => self.close_descriptors(),
             Do::SeccompPrivileged => identity::seccomp_privileged(self),

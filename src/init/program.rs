@@ -21,9 +21,27 @@ pub struct Found {
     envp: CStrings,
 }
 
-/// Changes to the working directory and makes sure that it is inside the container: a descriptor of
-/// the host reached through /proc/self/fd would be outside of it (CVE-2024-21626).
-pub fn cwd(child: &Child<'_>) -> Result<()> {
+/// Changes to the working directory as root of the container, as runc and crun do: images have users whose
+/// working directory only root may enter. Where root may not (a filesystem that knows only its owner), the
+/// user tries again: [`cwd_of_user`].
+pub fn cwd(child: &mut Child<'_>) -> Result<()> {
+    match change_directory(child) {
+        Err(error) if matches!(error.errno(), Some(libc::EACCES | libc::EPERM)) => {
+            child.work.cwd_denied = true;
+            Ok(())
+        }
+        result => result,
+    }
+}
+
+/// Changes to the working directory as its user, where root could not.
+pub fn cwd_of_user(child: &Child<'_>) -> Result<()> {
+    if child.work.cwd_denied { change_directory(child) } else { Ok(()) }
+}
+
+/// Makes sure, too, that it is inside the container: a descriptor of the host reached through /proc/self/fd
+/// would be outside of it (CVE-2024-21626).
+fn change_directory(child: &Child<'_>) -> Result<()> {
     let process = child.process()?;
     sys::fs::chdir(&sys::cstr("chdir", &process.cwd)?)?;
     let inside = sys::fs::getcwd()?.starts_with(b"/");

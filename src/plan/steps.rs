@@ -58,6 +58,7 @@ pub enum Do {
     BoundingSet,
     Ids,
     Cwd,
+    CwdOfUser,
     Program,
     CloseDescriptors,
     SeccompPrivileged,
@@ -92,7 +93,7 @@ impl Do {
             Self::DefaultLinks | Self::Device(_) => Code::E_DEVICE_NODE,
             Self::Sysctl(_) => Code::E_SYSCTL,
             Self::RuntimeHooks | Self::ContainerHooks(_) | Self::StartHooks(_) => Code::E_HOOK,
-            Self::MakeCwd | Self::Cwd => Code::E_CWD,
+            Self::MakeCwd | Self::Cwd | Self::CwdOfUser => Code::E_CWD,
             Self::Console => Code::E_TERMINAL,
             Self::ReadonlyPath(_) | Self::MaskedPath(_) => Code::E_MASKED_PATH,
             Self::Label => Code::E_LSM_LABEL,
@@ -323,8 +324,9 @@ fn identity(
     }
     push(list, "/process/user/umask", Do::Umask);
     push(list, "/process/capabilities/bounding", Do::BoundingSet);
-    push(list, "/process/user", Do::Ids);
     push(list, "/process/cwd", Do::Cwd);
+    push(list, "/process/user", Do::Ids);
+    push(list, "/process/cwd", Do::CwdOfUser);
     push(list, "/process/args/0", Do::Program);
     push(list, "", Do::CloseDescriptors);
     if seccomp.is_some() && !process.no_new_privs {
