@@ -370,3 +370,33 @@ fn root_path_symlink_is_followed_or_refused() {
     }
     bundle.assert_clean();
 }
+
+/// `docker run -v /mnt:/mnt:shared`, Kubernetes' Bidirectional: what the container mounts shows on the host. Engines
+/// say `shared` of the root, too.
+#[test]
+fn shared_bind_mount_gives_the_containers_mounts_to_the_host() {
+    require!(root);
+    for (option, root) in [("shared", "shared"), ("rshared", "shared")] {
+        let bundle = Bundle::new();
+        let share = bundle.share("/share");
+        bundle.edit(|config| {
+            let mount = config.0["mounts"].as_array_mut().unwrap().last_mut().unwrap();
+            mount["options"] = serde_json::json!(["rbind", option]);
+            for set in ["bounding", "effective", "permitted"] {
+                config.push(&format!("/process/capabilities/{set}"), "CAP_SYS_ADMIN".into());
+            }
+            config
+                .set("/linux/rootfsPropagation", root)
+                .sh("mkdir /share/in && mount -t tmpfs mine /share/in && exec sleep 1000")
+        });
+        let shared = SharedHost::new();
+        let web = bundle.container("web");
+        shared.call(web.call("create", &[])).run().ok();
+        web.start().ok();
+        eventually(&format!("{option} in {root}: it shows"), || {
+            shared.0.mount_at(share.join("in").to_str().unwrap())
+        });
+        web.stop();
+        web.delete().ok();
+    }
+}

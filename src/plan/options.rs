@@ -156,6 +156,7 @@ impl Options {
     pub fn whole_propagation(&self) -> Option<u64> {
         match self.propagation.as_slice() {
             [(flag, true)] if *flag != libc::MS_UNBINDABLE => Some(*flag),
+            [(flag @ (libc::MS_SHARED | libc::MS_SLAVE), false)] => Some(*flag),
             _ => None,
         }
     }
