@@ -299,3 +299,54 @@ fn hook_may_call_state_of_its_own_container() {
     let state: Value = serde_json::from_str(&read(&dir, "asked")).unwrap();
     assert_eq!(state["status"], "running");
 }
+
+/// The profiles of docker and containerd answer clone3 with ENOSYS, and the filter is loaded before these hooks.
+#[test]
+fn start_container_hook_runs_under_a_filter_without_clone3() {
+    require!(root);
+    let (bundle, dir) = recorder();
+    bundle.edit(|config| {
+        let rule =
+            json!({ "names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": libc::ENOSYS });
+        let profile = json!({ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule] });
+        script(config, &bundle, "startContainer", "echo here > $0/started");
+        config.set("/process/noNewPrivileges", false).set("/linux/seccomp", profile)
+    });
+    bundle.container("web").up();
+    assert_eq!(read(&dir, "started"), "here\n");
+}
+
+/// Nothing of /proc is needed in the container for it.
+#[test]
+fn start_container_hook_runs_in_a_container_without_proc() {
+    require!(root);
+    let (bundle, dir) = recorder();
+    bundle.edit(|config| {
+        config.0["mounts"].as_array_mut().unwrap().retain(|mount| mount["destination"] != "/proc");
+        script(config, &bundle, "startContainer", "echo here > $0/started");
+        config.remove("/linux/maskedPaths").remove("/linux/readonlyPaths")
+    });
+    let web = bundle.container("web");
+    web.up();
+    assert_eq!(read(&dir, "started"), "here\n");
+}
+
+/// More state than a pipe holds, for hooks that close it unread.
+#[test]
+fn hooks_in_the_container_need_not_read_their_state() {
+    require!(root);
+    let (bundle, dir) = recorder();
+    bundle.edit(|config| {
+        for kind in ["createContainer", "startContainer"] {
+            let text = format!("exec <&-; sleep 0.2; echo {kind} >> $0/order");
+            script(config, &bundle, kind, &text);
+        }
+        // With a pid namespace of its own init would take no signal from itself.
+        config.share_namespace("pid");
+        config.set("/annotations/long", "x".repeat(200_000).as_str())
+    });
+    let web = bundle.container("web");
+    web.up();
+    assert_eq!(read(&dir, "order"), "createContainer\nstartContainer\n");
+    assert_eq!(web.status(), "running");
+}

@@ -15,21 +15,41 @@ use crate::sys::process::Exit;
 /// How much of a failing hook's output goes into the error, in bytes.
 const OUTPUT_MAX: usize = 4096;
 
-/// Runs hooks in order; the first failure ends it.
+/// Runs hooks of the runtime in order; the first failure ends it.
 pub fn run_all(hooks: &[Hook], state: &str) -> Result<()> {
     hooks.iter().try_for_each(|hook| run(hook, state))
 }
 
-/// Runs one hook and waits for it.
+/// Runs one hook of the runtime and waits for it.
 pub fn run(hook: &Hook, state: &str) -> Result<()> {
+    run_ignoring(hook, state, sys::process::ignored_signals)
+}
+
+/// Runs one hook in the child, which ignores no signal. There may be no /proc to ask, or an image's own.
+pub fn run_in_child(hook: &Hook, state: &str) -> Result<()> {
+    /// One bit a signal, from bit 0 for signal 1.
+    const PIPE: u64 = 1 << (libc::SIGPIPE - 1);
+    // What the hook leaves unread is an error that is tolerated, not the end of the container.
+    sys::process::ignore_broken_pipes();
+    let result = run_ignoring(hook, state, || Ok(PIPE));
+    sys::process::reset_signals(PIPE)?;
+    result
+}
+
+fn run_ignoring(
+    hook: &Hook,
+    state: &str,
+    ignored: impl FnOnce() -> sys::Result<u64>,
+) -> Result<()> {
     let started = Instant::now();
     let failed = |text: String| {
         Err(Error::text(Code::E_HOOK, format!("{}: hook {}: {text}", hook.at, show(hook))))
     };
-    let (mut output, exit) = match supervise(hook, state) {
-        Ok(done) => done,
-        Err(error) => return failed(error.to_string()),
-    };
+    let (mut output, exit) =
+        match ignored().map_err(Error::from).and_then(|set| supervise(hook, state, set)) {
+            Ok(done) => done,
+            Err(error) => return failed(error.to_string()),
+        };
     let text = match exit {
         Some(Exit::Code(0)) => return Ok(()),
         Some(exit) => exit.to_string(),
@@ -50,13 +70,12 @@ fn show(hook: &Hook) -> String {
 }
 
 /// Starts the hook, feeds it, listens to it. No exit status means that it was killed in time-out.
-fn supervise(hook: &Hook, state: &str) -> Result<(Vec<u8>, Option<Exit>)> {
+fn supervise(hook: &Hook, state: &str, ignored: u64) -> Result<(Vec<u8>, Option<Exit>)> {
     let path = sys::cstr("execve", &hook.path)?;
     let argv = strings(&hook.args)?;
     let envp = strings(&hook.env)?;
     let (stdin_read, stdin_write) = sys::fs::pipe()?;
     let (output_read, output_write) = sys::fs::pipe()?;
-    let ignored = sys::process::ignored_signals()?;
     let runtime = sys::process::getpid();
     let Some(child) = sys::process::clone3(0, None)? else {
         die_with(runtime);

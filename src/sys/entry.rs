@@ -43,8 +43,7 @@ pub fn prepare() {
             std::process::abort();
         }
     }
-    // SAFETY: no handler.
-    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+    super::process::ignore_broken_pipes();
 }
 
 /// The arguments as they were given, the program's name first.
