@@ -339,6 +339,43 @@ fn overlay_with_data_options_longer_than_255_bytes() {
     assert_eq!(output.stdout, "17\n0");
 }
 
+/// Not the mount alone: nothing may be written to a device that is given read-only, not even its journal. A tmpfs
+/// takes any name for a device.
+#[test]
+fn ro_of_a_filesystem_with_a_device_is_that_of_the_filesystem_too() {
+    require!(root);
+    for (source, super_option) in [("/dev/sdb1", "ro"), ("none", "rw")] {
+        let mount =
+            json!({ "destination": "/mnt", "type": "tmpfs", "source": source, "options": ["ro"] });
+        let output = run(&Bundle::new(), vec![mount], "grep ' /mnt ' /proc/self/mountinfo").ok();
+        let after = output.stdout.split(" - tmpfs ").nth(1).unwrap().to_string();
+        let options = after.split(' ').nth(1).unwrap();
+        assert_eq!(options.split(',').next().unwrap().trim(), super_option, "{output}");
+    }
+}
+
+/// Too long for fsconfig, so by mount(2): the flags of the superblock go along.
+#[test]
+fn superblock_flags_of_a_mount_with_a_long_data_option() {
+    require!(root);
+    let bundle = Bundle::new();
+    let long = format!("{}/{}", "u".repeat(200), "w".repeat(100));
+    for dir in ["upper", "work"] {
+        fs::create_dir_all(bundle.dir().join(dir).join(&long)).unwrap();
+    }
+    let dir = |name: &str| bundle.dir().join(name).join(&long).to_str().unwrap().to_string();
+    let lower = bundle.rootfs();
+    let options = [
+        format!("lowerdir={}", lower.to_str().unwrap()),
+        format!("upperdir={}", dir("upper")),
+        format!("workdir={}", dir("work")),
+        "sync".to_string(),
+    ];
+    let mount = json!({ "destination": "/mnt", "type": "overlay", "source": "overlay", "options": options });
+    let output = run(&bundle, vec![mount], "grep ' /mnt ' /proc/self/mountinfo").ok();
+    assert!(output.stdout.contains(" - overlay overlay rw,sync,"), "{output}");
+}
+
 /// T1, CVE-2015-3630: labels and sysctls go through /proc; nothing may stand in for it.
 #[test]
 fn t1_mount_over_proc_or_below_is_refused() {

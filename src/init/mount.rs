@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use super::{Child, Create, copyup, leave_open, resolve};
 use crate::error::{Code, Error, Result};
 use crate::plan::mounts::{Mount, Source};
-use crate::plan::options::{Attributes, Options};
+use crate::plan::options::{Attributes, Options, attr};
 use crate::sys;
 use crate::sys::mount::MountAttr;
 
@@ -232,6 +232,9 @@ fn configured(mount: &Mount, fstype: &str, source: &str, mode: Option<u32>) -> R
     for flag in &mount.options.super_flags {
         sys::mount::fsconfig_flag(context.as_fd(), &sys::cstr("fsconfig", flag)?)?;
     }
+    if reads_only_its_device(mount, source) {
+        sys::mount::fsconfig_flag(context.as_fd(), c"ro")?;
+    }
     for entry in &mount.options.data {
         configure(context.as_fd(), fstype, entry)?;
     }
@@ -239,6 +242,12 @@ fn configured(mount: &Mount, fstype: &str, source: &str, mode: Option<u32>) -> R
         configure(context.as_fd(), fstype, &format!("mode={mode:o}"))?;
     }
     Ok(context)
+}
+
+/// Whether not the mount alone but its filesystem is read-only: with `ro` nothing is written to a device, no
+/// journal replayed, as with mount(2). Filesystems without a device are shared or the container's own.
+fn reads_only_its_device(mount: &Mount, source: &str) -> bool {
+    mount.options.attr.set & attr::RDONLY != 0 && source.starts_with('/')
 }
 
 /// fsopen, fsconfig, fsmount: a detached mount.
@@ -281,8 +290,12 @@ pub fn label(create: &Create<'_>, context: BorrowedFd<'_>) -> Result<()> {
 /// By mount(2) on a private directory of the host, then taken off again as a detached clone.
 fn staged(create: &Create<'_>, mount: &Mount, fstype: &str, source: &str) -> Result<OwnedFd> {
     let data = sys::cstr("mount", joined(&mount.options.data))?;
+    let mut flags = mount.options.mount_flags();
+    if reads_only_its_device(mount, source) {
+        flags |= libc::MS_RDONLY;
+    }
     let source = sys::cstr("mount", source)?;
-    sys::mount::mount(&source, create.staging, &sys::cstr("mount", fstype)?, 0, Some(&data))
+    sys::mount::mount(&source, create.staging, &sys::cstr("mount", fstype)?, flags, Some(&data))
         .map_err(|error| error.about(&mount.destination))?;
     let clone = sys::mount::open_tree(sys::fs::CWD, create.staging, sys::mount::OPEN_TREE_CLONE);
     sys::mount::umount(create.staging, libc::MNT_DETACH)?;

@@ -150,8 +150,26 @@ pub struct Options {
 }
 
 impl Options {
-    /// The one propagation type of the whole tree, if it is said and can be had from the start. A shared
-    /// bind mount must never be slave in between, for it would stay one.
+    /// The superblock flags as mount(2) takes them; the last of two that contradict each other counts.
+    #[must_use]
+    pub fn mount_flags(&self) -> u64 {
+        /// Not in the C library's header (mount(2)).
+        const MS_LAZYTIME: u64 = 1 << 25;
+        self.super_flags.iter().fold(0, |flags, name| match *name {
+            "sync" => flags | libc::MS_SYNCHRONOUS,
+            "async" => flags & !libc::MS_SYNCHRONOUS,
+            "dirsync" => flags | libc::MS_DIRSYNC,
+            "lazytime" => flags | MS_LAZYTIME,
+            "nolazytime" => flags & !MS_LAZYTIME,
+            "mand" => flags | libc::MS_MANDLOCK,
+            _ => flags & !libc::MS_MANDLOCK,
+        })
+    }
+
+    /// The one propagation type that a bind mount's whole tree has from the start. A shared one must never be
+    /// slave in between, for it would stay one and nothing would get out of the container any more; nor one
+    /// that shall be slave be private, for it would have no master. Below the top of `shared` and `slave` the
+    /// tree then is the same, as with runc, where engines say the same of the root.
     #[must_use]
     pub fn whole_propagation(&self) -> Option<u64> {
         match self.propagation.as_slice() {
