@@ -285,15 +285,10 @@ fn release(chunk: NonNull<Chunk>, free: &[u16]) {
             page += 1;
         }
         if page - first >= SHORTEST_RUN {
+            let start = chunk.as_ptr().wrapping_byte_add(first * PAGE).cast();
             // SAFETY: the pages are the chunk's and no living block is in them. A failure leaves them
             // as they are, which is as good.
-            unsafe {
-                libc::madvise(
-                    chunk.as_ptr().wrapping_byte_add(first * PAGE).cast(),
-                    (page - first) * PAGE,
-                    libc::MADV_DONTNEED,
-                )
-            };
+            unsafe { super::memory::drop_pages(start, (page - first) * PAGE) };
         }
         page += 1;
     }

@@ -14,6 +14,25 @@ pub fn set_mempolicy(mode: u32, nodes: &[u64]) -> super::Result<()> {
     super::done(ret, "set_mempolicy", "")
 }
 
+/// What is given back is counted in pages of 4 KiB: the kernel would round up to larger ones (arm64 may have 16
+/// or 64 KiB), and take what is in use along. There nothing is given back.
+fn has_small_pages() -> bool {
+    // SAFETY: reads what the kernel has told at the start (getauxval(3)).
+    unsafe { libc::getauxval(libc::AT_PAGESZ) == 4096 }
+}
+
+/// madvise(2) with `MADV_DONTNEED`: what that returns. Allocates nothing.
+///
+/// # Safety
+/// Nobody may read the range before it is written, or it must be of an unchanged file.
+pub(super) unsafe fn drop_pages(start: *mut libc::c_void, length: usize) -> libc::c_int {
+    if !has_small_pages() {
+        return 0;
+    }
+    // SAFETY: as said.
+    unsafe { libc::madvise(start, length, libc::MADV_DONTNEED) }
+}
+
 /// Lets go of the pages below what of the stack is in use: deep calls are over by now.
 pub fn release_stack() -> super::Result<()> {
     /// As far down as calls may have gone.
@@ -25,7 +44,7 @@ pub fn release_stack() -> super::Result<()> {
     let end = ((&raw const here).addr() - MARGIN) / PAGE * PAGE;
     let start = std::ptr::with_exposed_provenance_mut::<libc::c_void>(end - DEPTH);
     // SAFETY: below the frames in use there is nothing that anybody will read before it is written.
-    let ret = unsafe { libc::madvise(start, DEPTH, libc::MADV_DONTNEED) };
+    let ret = unsafe { drop_pages(start, DEPTH) };
     match super::done(ret.into(), "madvise", "own stack") {
         // The stack has not grown that far; what there is has been let go (madvise(2)).
         Err(error) if error.errno == libc::ENOMEM => Ok(()),
@@ -39,7 +58,7 @@ pub fn release_code() -> super::Result<()> {
     let (start, length) = own_code();
     // SAFETY: the range is mapped read-only and privately from the executable and was never written,
     // so dropping its pages loses nothing.
-    let ret = unsafe { libc::madvise(start, length, libc::MADV_DONTNEED) };
+    let ret = unsafe { drop_pages(start, length) };
     super::done(ret.into(), "madvise", "own code")
 }
 
@@ -47,7 +66,8 @@ pub fn release_code() -> super::Result<()> {
 /// by one function: whatever else ran in between would bring back the 64 KiB around it.
 pub fn release_code_and_read(fd: BorrowedFd<'_>, byte: &mut [u8; 1]) -> super::Result<usize> {
     let (start, length) = own_code();
-    // SAFETY: as above.
+    let length = if has_small_pages() { length } else { 0 };
+    // SAFETY: as above. Nothing of no length.
     let ret = unsafe { libc::syscall(libc::SYS_madvise, start, length, libc::MADV_DONTNEED) };
     if ret == -1 {
         return Err(super::Error::last("madvise", "own code"));
