@@ -120,7 +120,7 @@ fn enter(
     let through = through(init, mask)?;
     let in_user = through.as_ref().is_some_and(|through| through.user.is_some());
     let entered = libc::CLONE_NEWPID | if in_user { libc::CLONE_NEWUSER } else { 0 };
-    let root = if container.state.chroot { Some(root_of(pid)?) } else { None };
+    let root = if container.state.chroot { Some(root_of(init, pid)?) } else { None };
     let agent = agent(container, plan)?;
     let (socket, theirs) = sys::socket::seqpacket_pair()?;
     let child = Child {
@@ -209,9 +209,17 @@ pub fn has_user_namespace(pid: i32) -> Result<bool> {
     is_foreign(pid, Kind::User)
 }
 
-fn root_of(pid: i32) -> Result<OwnedFd> {
+/// Init's root, and of nobody who has its number by now: such a container may have no namespace of its own,
+/// whose entering would tell.
+fn root_of(init: BorrowedFd<'_>, pid: i32) -> Result<OwnedFd> {
     let path = sys::cstr("open", format!("/proc/{pid}/root"))?;
-    Ok(sys::fs::open(&path, libc::O_PATH | libc::O_DIRECTORY)?)
+    let root = sys::fs::open(&path, libc::O_PATH | libc::O_DIRECTORY);
+    match sys::process::pidfd_send_signal(init, 0) {
+        Err(error) if error.errno == libc::ESRCH => {
+            Err(Error::text(Code::E_NOT_RUNNING, NOT_RUNNING))
+        }
+        result => result.map_err(Error::from).and_then(|()| Ok(root?)),
+    }
 }
 
 /// The agent of the container's filter, and the state to tell it.
