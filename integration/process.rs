@@ -423,3 +423,14 @@ fn env_of_a_repeated_name_is_the_last_one() {
     web.start().ok();
     assert_eq!(web.init().environ(), ["A=2", "B=x", "HOME=/", "PATH=/bin"]);
 }
+
+/// A unit with `NoNewPrivileges=yes`: nobody can take that off, and it is no less than what was asked for.
+#[test]
+fn no_new_privs_of_the_runtime_itself_stays_on() {
+    require!(root, program("setpriv"));
+    let bundle = Bundle::with(|config| {
+        config.set("/process/noNewPrivileges", false).sh("grep NoNewPrivs /proc/self/status")
+    });
+    let run = bundle.container("web").call("run", &[]).through(&["setpriv", "--no-new-privs"]);
+    assert_eq!(run.run().ok().stdout, "NoNewPrivs:\t1\n");
+}

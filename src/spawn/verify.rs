@@ -39,8 +39,11 @@ fn wrong(status: &str, process: &Process, seccomp: bool) -> Option<&'static str>
         ("CapEff", mask(caps.effective)),
         ("CapBnd", mask(caps.bounding)),
         ("CapAmb", mask(caps.ambient)),
-        ("NoNewPrivs", u8::from(process.no_new_privs).to_string()),
     ];
+    if process.no_new_privs {
+        // Not asked for it may be on all the same: the runtime's own, which nobody can take off.
+        wanted.push(("NoNewPrivs", "1".to_owned()));
+    }
     if seccomp && !process.no_new_privs {
         // With no_new_privs the filter comes after the gate.
         wanted.push(("Seccomp", "2".to_owned()));
@@ -69,5 +72,7 @@ mod tests {
         assert_eq!(wrong(status, &process, false), Some("CapBnd"));
         process.no_new_privs = true;
         assert_eq!(wrong("", &process, false), Some("CapInh"));
+        process.caps.bounding = 0x21;
+        assert_eq!(wrong(status, &process, false), Some("NoNewPrivs"));
     }
 }
