@@ -83,13 +83,16 @@ fn kill_frozen(group: &Group, end: Instant, dead: &mut BTreeSet<i32>) -> Result<
     if group.freeze(true, FREEZE).is_err() {
         return Ok(());
     }
-    let killed = list(dir, dead).and_then(|()| {
-        for pid in dead.iter() {
-            match process::kill(*pid, libc::SIGKILL) {
+    // Those of now only: of the ones of before the numbers may be somebody else's.
+    let mut frozen = BTreeSet::new();
+    let killed = list(dir, &mut frozen).and_then(|()| {
+        for pid in frozen {
+            match process::kill(pid, libc::SIGKILL) {
                 // Dead already, as wished.
                 Err(error) if error.errno == libc::ESRCH => {}
                 other => other?,
             }
+            dead.insert(pid);
         }
         Ok(())
     });
