@@ -194,3 +194,32 @@ fn ps(bundle: &Bundle) -> Vec<i32> {
     pids.sort();
     pids
 }
+
+/// The number of a dead init may be given to a thread. pidfd_open(2) says ENOENT of that since Linux 6.16, EINVAL
+/// before.
+#[test]
+fn row73_a_thread_with_the_pid_of_a_dead_init_is_not_the_container() {
+    require!(root);
+    let bundle = Bundle::new();
+    let web = bundle.container("web");
+    web.up();
+    web.stop();
+    let (tell, told) = std::sync::mpsc::channel();
+    let (done, wait) = std::sync::mpsc::channel::<()>();
+    let thread = std::thread::spawn(move || {
+        tell.send(unsafe { libc::gettid() }).unwrap();
+        let _ = wait.recv();
+    });
+    let tid = told.recv().unwrap();
+    let file = bundle.root().join("web/state.json");
+    let mut record: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    record["init"][0] = json!(tid);
+    fs::write(&file, record.to_string()).unwrap();
+    assert_eq!(web.status(), "stopped");
+    web.kill("KILL").fails_with("container not running");
+    web.start().fails_with("cannot start a container that has stopped");
+    web.delete().ok();
+    bundle.assert_clean();
+    done.send(()).unwrap();
+    thread.join().unwrap();
+}

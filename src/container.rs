@@ -177,12 +177,7 @@ fn absent(result: sys::Result<()>) -> Result<()> {
 /// A pidfd of exactly this process; `None` when it has ended, is a zombie, or is of another boot.
 pub fn open_process(who: Option<Pid>, boot: &str) -> Result<Option<OwnedFd>> {
     let Some(who) = who else { return Ok(None) };
-    let pidfd = match sys::process::pidfd_open(who.pid) {
-        Ok(pidfd) => pidfd,
-        // ESRCH: gone. EINVAL: the number belongs to a thread now.
-        Err(error) if matches!(error.errno, libc::ESRCH | libc::EINVAL) => return Ok(None),
-        Err(error) => return Err(error.into()),
-    };
+    let Some(pidfd) = sys::process::pidfd_open(who.pid)? else { return Ok(None) };
     // Compared after the open: from here on the pidfd is this very process.
     Ok(is_alive(Some(who), boot)?.then_some(pidfd))
 }

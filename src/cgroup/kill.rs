@@ -121,11 +121,7 @@ pub(super) fn each(group: &Group, signal: i32, done: &mut BTreeSet<i32>) -> Resu
         for pid in new {
             done.insert(pid);
             count += 1;
-            match process::pidfd_open(pid) {
-                Ok(pidfd) => open.push((pid, pidfd)),
-                Err(error) if error.errno == libc::ESRCH => {}
-                Err(error) => return Err(error.into()),
-            }
+            open.extend(process::pidfd_open(pid)?.map(|pidfd| (pid, pidfd)));
         }
         let still: BTreeSet<i32> = group.pids()?.into_iter().collect();
         for (_, pidfd) in open.iter().filter(|(pid, _)| still.contains(pid)) {

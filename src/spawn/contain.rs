@@ -31,7 +31,7 @@ struct Watcher {
 pub fn caller() -> Result<OwnedFd> {
     let parent = sys::process::getppid();
     let gone = || Error::text(Code::E_OPTION, "--die-with-parent: the caller cannot be seen");
-    let pidfd = sys::process::pidfd_open(parent).map_err(|_| gone())?;
+    let pidfd = sys::process::pidfd_open(parent)?.ok_or_else(gone)?;
     // Somebody else has this pid if it has died before the open.
     if sys::process::getppid() == parent { Ok(pidfd) } else { Err(gone()) }
 }

@@ -131,11 +131,15 @@ pub fn exit_now(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
-/// `pidfd_open`(2).
-pub fn pidfd_open(pid: i32) -> Result<OwnedFd> {
+/// `pidfd_open`(2); `None` when there is no such process.
+pub fn pidfd_open(pid: i32) -> Result<Option<OwnedFd>> {
     // SAFETY: takes no pointer.
     let ret = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
-    owned(ret, "pidfd_open", pid)
+    match owned(ret, "pidfd_open", pid) {
+        // ESRCH: gone. The number belongs to a thread now: EINVAL, and ENOENT since Linux 6.16.
+        Err(error) if matches!(error.errno, libc::ESRCH | libc::EINVAL | libc::ENOENT) => Ok(None),
+        result => result.map(Some),
+    }
 }
 
 /// `pidfd_getfd`(2): a copy, close-on-exec, of a descriptor that another process has under `number`.
