@@ -1,7 +1,7 @@
 //! gc: what runtimes that were killed have left goes away; everything else stays.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use serde_json::{Value, json};
@@ -266,4 +266,91 @@ fn gc_removes_states_of_another_boot_and_nothing_else() {
     assert_eq!(directories(&bundle), dirs);
     init.kill(libc::SIGKILL).unwrap();
     host::clean(bundle.name());
+}
+
+/// A create that waits in a hook until the test writes to the FIFO; poststop hooks tell in the file `poststop`.
+fn waiting_create(bundle: &Bundle) -> (PathBuf, PathBuf) {
+    let share = bundle.share("/share");
+    let (fifo, poststop) = (share.join("go"), share.join("poststop"));
+    host::tool(&["mkfifo", fifo.to_str().unwrap()]);
+    let wait = format!("read go < {}", fifo.display());
+    let tell = format!("echo gone > {}", poststop.display());
+    bundle.edit(|config| {
+        config.hook("createRuntime", "/bin/sh", &["sh", "-c", &wait]);
+        config.hook("poststop", "/bin/sh", &["sh", "-c", &tell])
+    });
+    (fifo, poststop)
+}
+
+/// A command that has read the record and is about to open the creator's process, for three seconds.
+fn slow_to_look_for_the_creator(bundle: &Bundle, command: &[&str]) -> Running {
+    let trace = bundle.dir().join("trace");
+    let slow = ["-e", "trace=pidfd_open", "-e", "inject=pidfd_open:delay_enter=3000000:when=1"];
+    let strace = [&["strace", "-qq", "-o", trace.to_str().unwrap()], &slow[..]].concat();
+    let running = bundle.onggi(command).through(&strace).spawn();
+    eventually("it is about to open the creator", || {
+        let number = format!("{} ", libc::SYS_pidfd_open);
+        let child = *running.process().children().first()?;
+        child.try_read("syscall")?.starts_with(&number).then_some(())
+    });
+    running
+}
+
+/// Lets a create finish meanwhile: nothing but the dead creator tells that the record has another successor.
+fn overtaken_by_create(web: &Container, fifo: &Path, command: &[&str]) -> Running {
+    let create = web.call("create", &[]).spawn();
+    let record = web.bundle().root().join("web/state.json");
+    eventually("it waits for its hook", || {
+        fs::read_to_string(&record).ok()?.contains("\"owned\":true").then_some(())
+    });
+    let running = slow_to_look_for_the_creator(web.bundle(), command);
+    fs::write(fifo, "go\n").unwrap();
+    create.wait().ok();
+    running
+}
+
+/// Its record was read before create had finished, its creator looked at afterwards.
+#[test]
+fn gc_leaves_a_container_alone_whose_create_has_just_returned() {
+    require!(root, program("strace"));
+    let bundle = Bundle::new();
+    let (fifo, poststop) = waiting_create(&bundle);
+    let web = bundle.container("web");
+    let gc = overtaken_by_create(&web, &fifo, &["gc"]);
+    assert_eq!(gc.wait().ok().stdout, "");
+    assert_eq!(web.status(), "created");
+    web.start().ok();
+    web.delete_force().ok();
+    assert!(poststop.exists());
+}
+
+/// The same of delete: it is a container, not what an unfinished create has left.
+#[test]
+fn delete_of_a_container_whose_create_has_just_returned_runs_its_poststop_hooks() {
+    require!(root, program("strace"));
+    let bundle = Bundle::new();
+    let (fifo, poststop) = waiting_create(&bundle);
+    let web = bundle.container("web");
+    overtaken_by_create(&web, &fifo, &["delete", "--force", "web"]).wait().ok();
+    assert!(poststop.exists(), "taken for unfinished");
+    bundle.assert_clean();
+}
+
+/// A create that was undoing, and had removed its record, but not the directory, when delete killed it.
+#[test]
+fn delete_removes_the_directory_of_a_creator_that_had_removed_its_record() {
+    require!(root, program("strace"));
+    let bundle = Bundle::new();
+    let (fifo, _) = waiting_create(&bundle);
+    let web = bundle.container("web");
+    // Nothing is made then that the record would be needed for.
+    let create = web.call("create", &[]).global(&["--cgroup-manager", "disabled"]).spawn();
+    let record = bundle.root().join("web/state.json");
+    eventually("it has a record", || record.is_file().then_some(()));
+    let delete = slow_to_look_for_the_creator(&bundle, &["delete", "--force", "web"]);
+    fs::remove_file(&record).unwrap();
+    delete.wait().ok();
+    assert_eq!(create.wait().signal(), Some(libc::SIGKILL));
+    assert!(bundle.state_entries().is_empty(), "{:?}", bundle.state_entries());
+    fs::write(fifo, "go\n").unwrap();
 }

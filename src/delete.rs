@@ -26,33 +26,43 @@ pub fn delete(root: &Path, id: &str, force: bool) -> Result<Vec<Finding>> {
     let Some(dir) = container::open_dir_in(root, id)? else { return missing() };
     let held = sys::fs::duplicate(dir.as_fd())?;
     let _lock = container::lock(held.as_fd())?;
-    let Some(state) = State::load(dir.as_fd())? else {
-        // Another delete was faster, or create died before it had done anything else.
-        if force && sys::fs::fstat(dir.as_fd())?.st_nlink > 0 {
+    let mut state = State::load(dir.as_fd())?;
+    // Without a record by now, create died before it had done anything else, or is about to write one.
+    let unrecorded = state.is_none();
+    if let Some(unfinished) = state.take_if(|state| state.created.is_empty()) {
+        state = what_came_of(&unfinished, dir.as_fd(), force)?;
+    }
+    let Some(state) = state else {
+        // Another delete was faster, or a creator had taken everything back but its directory.
+        if (force || !unrecorded) && sys::fs::fstat(dir.as_fd())?.st_nlink > 0 {
             container::remove_dir(root, id, dir.as_fd())?;
         }
         return missing();
     };
-    let mut container = Container { dir, state };
+    let container = Container { dir, state };
     let status = container.status()?;
     if !force && !matches!(status, Status::Stopped | Status::Created) {
-        return Err(Error::text(
-            Code::E_STATUS,
-            format!("cannot delete container {id} that is not stopped: {status}"),
-        ));
-    }
-    // A creator goes on for ever making what we remove; it holds no lock that could be waited for.
-    if let Some(creator) = container::open_process(container.state.creator, &container.state.boot)?
-    {
-        end(creator.as_fd(), "the runtime that creates it")?;
-        // What it did last.
-        match State::load(container.dir.as_fd())? {
-            Some(state) => container.state = state,
-            // It took everything back.
-            None => return missing(),
-        }
+        return Err(not_stopped(id, status));
     }
     remove(root, &container)
+}
+
+/// The last record of a create that had not finished. A creator goes on for ever making what we remove, and
+/// holds no lock that could be waited for: it is ended by `force`. When it has ended, on its own account
+/// perhaps and with success, nobody changes the record any more.
+fn what_came_of(unfinished: &State, dir: BorrowedFd<'_>, force: bool) -> Result<Option<State>> {
+    if let Some(creator) = container::open_process(unfinished.creator, &unfinished.boot)? {
+        if !force {
+            return Err(not_stopped(&unfinished.id, Status::Creating));
+        }
+        end(creator.as_fd(), "the runtime that creates it")?;
+    }
+    State::load(dir)
+}
+
+fn not_stopped(id: &str, status: Status) -> Error {
+    let text = format!("cannot delete container {id} that is not stopped: {status}");
+    Error::text(Code::E_STATUS, text)
 }
 
 /// Kills what is left and removes everything, the record last: until it is gone, delete can be tried

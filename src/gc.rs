@@ -15,6 +15,8 @@ use crate::{cgroup, delete, sys};
 /// other, but may be stopped in between.
 const YOUNG: i64 = 60;
 
+const UNFINISHED: &str = "create did not finish";
+
 /// What was found, and what became of it.
 #[derive(Debug, Default)]
 pub struct Report {
@@ -44,19 +46,19 @@ fn one(root: BorrowedFd<'_>, id: &str, remove: bool, report: &mut Report) -> Res
     // Who holds the lock is at work on it.
     let held = sys::fs::duplicate(dir.as_fd())?;
     let Some(_lock) = container::try_lock(held.as_fd())? else { return Ok(()) };
-    let state = match State::load(dir.as_fd()) {
+    let (state, why) = match load(dir.as_fd()) {
         // Whose it is and what belongs to it nobody knows.
         Err(error) if error.code() == Code::E_STATE_DAMAGED => {
             report.lines.push(format!("{id}: left, its record cannot be read"));
             return Ok(());
         }
         result => match result? {
-            Some(state) => state,
+            Some(found) => found,
             None => return unrecorded(root, id, dir.as_fd(), remove, report),
         },
     };
+    let Some(why) = why else { return Ok(()) };
     let container = Container { dir, state };
-    let Some(why) = garbage(&container.state)? else { return Ok(()) };
     let others = others(&container.state)?;
     let what = contents(&container)?;
     if remove {
@@ -74,6 +76,19 @@ impl Report {
     }
 }
 
+/// The record, and why it is garbage. A creator that is found gone may have finished since the record was read,
+/// without any lock; after that nobody changes it any more.
+fn load(dir: BorrowedFd<'_>) -> Result<Option<(State, Option<&'static str>)>> {
+    for last in [false, true] {
+        let Some(state) = State::load(dir)? else { break };
+        let why = garbage(&state)?;
+        if last || why != Some(UNFINISHED) {
+            return Ok(Some((state, why)));
+        }
+    }
+    Ok(None)
+}
+
 /// Why a state is garbage; `None` where it is not.
 fn garbage(state: &State) -> Result<Option<&'static str>> {
     if state.boot != state::boot_id()? {
@@ -83,7 +98,7 @@ fn garbage(state: &State) -> Result<Option<&'static str>> {
     if finished || container::open_process(state.creator, &state.boot)?.is_some() {
         return Ok(None);
     }
-    Ok(Some("create did not finish"))
+    Ok(Some(UNFINISHED))
 }
 
 /// A directory in which create had not written anything: it did nothing else then.
@@ -94,12 +109,17 @@ fn unrecorded(
     remove: bool,
     report: &mut Report,
 ) -> Result<()> {
+    let stat = sys::fs::fstat(dir)?;
+    if stat.st_nlink == 0 {
+        // Its creator has taken everything back.
+        return Ok(());
+    }
     let (now, _) = sys::process::now();
     if !sys::fs::list(dir)?.iter().all(|name| name.as_c_str() == c".state.json") {
         report.lines.push(format!("{id}: left, its record cannot be read"));
         return Ok(());
     }
-    if now - sys::fs::fstat(dir)?.st_mtime < YOUNG {
+    if now - stat.st_mtime < YOUNG {
         report.lines.push(format!("{id}: left, perhaps just being made"));
         return Ok(());
     }
