@@ -234,3 +234,56 @@ fn delete_of_a_container_with_a_process_in_uninterruptible_sleep_says_who() {
     web.delete_force().ok();
     bundle.assert_clean();
 }
+
+/// A create that was killed before it had seen that somebody lives in the cgroup it was to make: its record names
+/// that cgroup, and nothing that is done to the container is done to those in it.
+#[test]
+fn a_cgroup_that_a_killed_create_only_intended_is_not_acted_on() {
+    require!(root, program("strace"));
+    let bundle = Bundle::new();
+    let web = bundle.container("web");
+    web.up();
+    let second = bundle.another("second", |config| config);
+    let path = bundle.config()["linux"]["cgroupsPath"].clone();
+    let mut config = bundle.config();
+    config.set("/linux/cgroupsPath", path).set("/root/path", bundle.rootfs().to_str().unwrap());
+    fs::write(bundle.dir().join("bundle-second/config.json"), config.0.to_string()).unwrap();
+    // The FIFOs are made between the record and the cgroups.
+    let trace = bundle.dir().join("trace");
+    let strace = ["strace", "-f", "-qq", "-o", trace.to_str().unwrap()];
+    let strace = [&strace[..], &["-e", "trace=mknodat", "-e", "inject=mknodat:signal=KILL:when=2"]];
+    assert_ne!(second.call("create", &[]).through(&strace.concat()).run().code(), 0);
+    assert_eq!(bundle.state_entries().len(), 2, "it was killed too early");
+    let pids = second.call("ps", &["--format", "json"]).run().ok().json();
+    assert!(!pids.as_array().unwrap().contains(&json!(web.init().0)), "{pids}");
+    second.call("resume", &[]).run().fails_with("container not paused");
+    second.call("kill", &["--all"]).arg("KILL").run().ok();
+    assert_eq!(web.status(), "running");
+    freeze(&bundle, true);
+    web.becomes("paused");
+    second.call("resume", &[]).run().fails_with("container not paused");
+    assert_eq!(web.status(), "paused");
+    freeze(&bundle, false);
+    second.delete_force().ok();
+    assert_eq!(web.status(), "running");
+}
+
+/// After a reboot a cgroup of that name, and of that inode, is somebody else's.
+#[test]
+fn a_cgroup_of_another_boot_is_not_acted_on() {
+    require!(root);
+    let bundle = Bundle::new();
+    let web = bundle.container("web");
+    web.up();
+    let init = web.init();
+    let file = bundle.root().join("web/state.json");
+    let record = fs::read_to_string(&file).unwrap();
+    let mut other: serde_json::Value = serde_json::from_str(&record).unwrap();
+    other["boot"] = json!("00000000-0000-0000-0000-000000000000");
+    fs::write(&file, other.to_string()).unwrap();
+    assert_eq!(web.call("ps", &["--format", "json"]).run().ok().json(), json!([]));
+    web.call("kill", &["--all"]).arg("KILL").run().ok();
+    assert!(init.is_alive() && !init.is_exiting());
+    fs::write(&file, record).unwrap();
+    assert_eq!(web.status(), "running");
+}

@@ -341,7 +341,7 @@ fn delete_of_a_container_whose_create_has_just_returned_runs_its_poststop_hooks(
 fn delete_removes_the_directory_of_a_creator_that_had_removed_its_record() {
     require!(root, program("strace"));
     let bundle = Bundle::new();
-    let (fifo, _) = waiting_create(&bundle);
+    waiting_create(&bundle);
     let web = bundle.container("web");
     // Nothing is made then that the record would be needed for.
     let create = web.call("create", &[]).global(&["--cgroup-manager", "disabled"]).spawn();
@@ -352,5 +352,5 @@ fn delete_removes_the_directory_of_a_creator_that_had_removed_its_record() {
     delete.wait().ok();
     assert_eq!(create.wait().signal(), Some(libc::SIGKILL));
     assert!(bundle.state_entries().is_empty(), "{:?}", bundle.state_entries());
-    fs::write(fifo, "go\n").unwrap();
+    host::clean(bundle.name());
 }

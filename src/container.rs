@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::cgroup::{Group, Mounts};
+use crate::cgroup::{Group, Mounts, Record};
 use crate::error::{Code, DOES_NOT_EXIST, Error, Result};
 use crate::state::{self, Pid, State};
 use crate::{bundle, sys};
@@ -274,7 +274,8 @@ impl Container {
     }
 
     fn frozen(&self, mounts: &mut Mounts) -> Result<bool> {
-        Group::open_freezer(&self.state.cgroup, mounts)?.map_or(Ok(false), |group| group.frozen())
+        let group = self.cgroup_by(|record| Group::open_freezer(record, mounts))?;
+        group.map_or(Ok(false), |group| group.frozen())
     }
 
     /// The status, by whether init is alive and its cgroup frozen, and the gate if it is open.
@@ -313,7 +314,17 @@ impl Container {
 
     /// The container's cgroup; `None` when it has none (any more).
     pub fn cgroup(&self) -> Result<Option<Group>> {
-        Group::open(&self.state.cgroup)
+        self.cgroup_by(Group::open)
+    }
+
+    /// The same, opened by a function of [`Group`]'s. An intent, and the record of another boot, may name
+    /// cgroups of somebody else: the container has none then.
+    pub fn cgroup_by(
+        &self,
+        open: impl FnOnce(&Record) -> Result<Option<Group>>,
+    ) -> Result<Option<Group>> {
+        let own = self.state.cgroup.owned && self.state.boot == state::boot_id()?;
+        if own { open(&self.state.cgroup) } else { Ok(None) }
     }
 
     /// The bytes of config.json as create read them.

@@ -101,7 +101,7 @@ pub fn remove(root: BorrowedFd<'_>, container: &Container) -> Result<Vec<Finding
 /// A frozen v1 cgroup does not let its processes die, nor does one that a killed command has left half
 /// frozen (`FREEZING`).
 fn thaw(container: &Container) -> Result<()> {
-    match Group::open_freezer(&container.state.cgroup, &mut Mounts::default())? {
+    match container.cgroup_by(|record| Group::open_freezer(record, &mut Mounts::default()))? {
         Some(group) if group.is_v1("freezer") && group.is_stopped()? => {
             group.freeze(false, UNDO_DEADLINE)
         }

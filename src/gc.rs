@@ -136,8 +136,7 @@ fn contents(container: &Container) -> Result<Vec<String>> {
     if container.init()?.is_some() {
         what.push(format!("process {}", container.pid()));
     }
-    let now = container.state.boot == state::boot_id()?;
-    if let (true, Some(group)) = (now, container.cgroup()?) {
+    if let Some(group) = container.cgroup()? {
         what.extend(group.dirs().map(|dir| format!("cgroup {dir}")));
     }
     what.push("its state directory".to_owned());

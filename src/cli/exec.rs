@@ -83,7 +83,8 @@ fn enter(matches: &ArgMatches, container: &Container) -> Result<Entry> {
             refuse("cannot exec in a paused container (use --ignore-paused to override)")
         }
         (_, Some(init)) => {
-            Ok(Entry { init, group: Group::open_in(&container.state.cgroup, &mut mounts)? })
+            let group = container.cgroup_by(|record| Group::open_in(record, &mut mounts))?;
+            Ok(Entry { init, group })
         }
     }
 }

@@ -96,7 +96,7 @@ fn look(globals: &Globals, asked: &[String], watch: Option<&OwnedFd>) -> Result<
             other => other.map_err(|error| Error::text(error.code(), format!("{id}: {error}")))?,
         };
         notice(&container.dir)?;
-        let group = Group::open_counting(&container.state.cgroup, &mut mounts)?;
+        let group = container.cgroup_by(|record| Group::open_counting(record, &mut mounts))?;
         let values = group.as_ref().map_or(Ok(Values::new()), |group| pass.values(group))?;
         if let (Some(watch), Some(group)) = (watch, &group) {
             group.watch_events(watch.as_fd())?;
