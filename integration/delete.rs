@@ -208,3 +208,27 @@ fn delete_goes_on_after_a_failed_poststop_hook() {
     assert!(out.join("second").exists());
     bundle.assert_clean();
 }
+
+/// A create that was killed between its record and the last step, the pid file's name.
+#[test]
+fn delete_removes_the_unfinished_pid_file_of_a_killed_create() {
+    require!(root, program("strace"));
+    let bundle = Bundle::new();
+    let web = bundle.container("web");
+    let dir = bundle.dir().join("pids");
+    fs::create_dir(&dir).unwrap();
+    let trace = bundle.dir().join("trace");
+    // The record is renamed three times: as an intent, with the pid, and as created.
+    let kill =
+        ["-e", "trace=renameat,renameat2", "-e", "inject=renameat,renameat2:signal=KILL:when=4"];
+    let strace = [&["strace", "-qq", "-o", trace.to_str().unwrap()], &kill[..]].concat();
+    let file = dir.join("pid");
+    let create = web.call("create", &["--pid-file", file.to_str().unwrap()]);
+    assert_eq!(create.through(&strace).run().signal(), Some(libc::SIGKILL));
+    let names = || fs::read_dir(&dir).unwrap().flatten().map(|entry| entry.file_name());
+    assert!(names().any(|name| name.to_string_lossy().starts_with(".onggi-")), "killed elsewhere");
+    assert!(!file.exists());
+    assert_eq!(web.status(), "created");
+    web.delete_force().ok();
+    assert_eq!(names().count(), 0, "{:?}", names().collect::<Vec<_>>());
+}

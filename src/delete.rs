@@ -89,8 +89,11 @@ pub fn remove(root: BorrowedFd<'_>, container: &Container) -> Result<Vec<Finding
         crate::cgroup::remove(&container.state.cgroup, true, UNDO_DEADLINE)
             .map_err(|error| and_who_sleeps(error, container))?;
     }
-    if let (false, Some(path)) = (committed, &container.state.pid_file) {
-        spawn::pid_file::remove_own(path, container.state.init)?;
+    if let Some(path) = &container.state.pid_file {
+        if !committed {
+            spawn::pid_file::remove_own(path, container.state.init)?;
+        }
+        // Also of a container that is recorded as created: the pid file comes after that.
         spawn::pid_file::remove_temporary(path, &container.state.id)?;
     }
     let warnings = poststop(container);

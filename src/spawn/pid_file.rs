@@ -1,6 +1,6 @@
 //! The pid file: its existence means that create, or exec, has succeeded.
 
-use std::ffi::CString;
+use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -42,29 +42,29 @@ fn names(path: &Path, owner: &str) -> Result<(OwnedFd, CString, CString)> {
     let parent = sys::cstr("open", parent.as_os_str().as_bytes())?;
     let dir = sys::fs::open(&parent, libc::O_RDONLY | libc::O_DIRECTORY)
         .map_err(Error::at(Code::E_PID_FILE, "--pid-file"))?;
-    // Short whatever the id's length, and the same for the same container and file (FNV-1a).
-    let hash = owner
-        .bytes()
-        .chain([0])
-        .chain(name.as_bytes().iter().copied())
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
-    let temporary = sys::cstr("open", format!(".onggi-{hash:016x}"))?;
+    let temporary = sys::cstr("open", temporary(name, owner))?;
     Ok((dir, sys::cstr("rename", name.as_bytes())?, temporary))
+}
+
+/// Short whatever the id's length, and the same for the same container and file (FNV-1a).
+fn temporary(name: &OsStr, owner: &str) -> String {
+    let bytes = owner.bytes().chain([0]).chain(name.as_bytes().iter().copied());
+    let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    format!(".onggi-{hash:016x}")
 }
 
 /// Takes away the unfinished pid file of a create that was killed.
 pub fn remove_temporary(path: &Path, owner: &str) -> Result<()> {
-    let (dir, _, temporary) = match names(path, owner) {
-        Ok(names) => names,
-        // Its directory has gone, and with it the file.
-        Err(error) if error.errno() == Some(libc::ENOENT) => return Ok(()),
-        Err(error) => return Err(error),
-    };
-    match sys::fs::unlinkat(dir.as_fd(), &temporary, 0) {
-        Err(error) if error.errno != libc::ENOENT => Err(error.into()),
-        _ => Ok(()),
+    let Some(name) = path.file_name() else { return Ok(()) };
+    let temporary = path.with_file_name(temporary(name, owner));
+    let temporary = sys::cstr("unlink", temporary.as_os_str().as_bytes())?;
+    match sys::fs::unlinkat(sys::fs::CWD, &temporary, 0) {
+        // There is none, or its directory has gone, and with it the file. Nobody writes to a directory that is
+        // read-only by now.
+        Err(error) if matches!(error.errno, libc::ENOENT | libc::ENOTDIR | libc::EROFS) => Ok(()),
+        result => Ok(result?),
     }
 }
 
