@@ -232,3 +232,27 @@ fn delete_removes_the_unfinished_pid_file_of_a_killed_create() {
     web.delete_force().ok();
     assert_eq!(names().count(), 0, "{:?}", names().collect::<Vec<_>>());
 }
+
+/// Its poststop hook does not end, or whoever has the lock stands still: another delete says so.
+#[test]
+fn delete_does_not_wait_for_the_lock_for_ever() {
+    require!(root);
+    let bundle = Bundle::new();
+    let share = bundle.share("/share");
+    let (fifo, asked) = (share.join("go"), share.join("asked"));
+    host::tool(&["mkfifo", fifo.to_str().unwrap()]);
+    let script = format!("touch {}; read go < {}", asked.display(), fifo.display());
+    bundle.edit(|config| config.hook("poststop", "/bin/sh", &["sh", "-c", &script]));
+    let web = bundle.container("web");
+    web.up();
+    let first = web.call("delete", &["--force"]).spawn();
+    eventually("its hook runs", || asked.exists().then_some(()));
+    web.delete_force().fails_with("somebody else is at work on it");
+    let soon = std::time::Instant::now();
+    let call = web.call("delete", &["--force"]).global(&["--deadline", "100ms"]);
+    call.run().fails_with("the --deadline has passed");
+    assert!(soon.elapsed() < std::time::Duration::from_secs(5));
+    fs::write(&fifo, "go\n").unwrap();
+    first.wait().ok();
+    bundle.assert_clean();
+}

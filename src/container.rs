@@ -4,6 +4,7 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -413,6 +414,28 @@ impl Drop for Lock<'_> {
 pub fn lock(dir: BorrowedFd<'_>) -> Result<Lock<'_>> {
     sys::fs::flock(dir, libc::LOCK_EX)?;
     Ok(Lock { dir })
+}
+
+/// Takes the lock of a container's directory, and does not wait for it for ever: who has it may run hooks, or
+/// stand still. flock(2) knows no time, so it is asked again and again.
+pub fn lock_within<'a>(dir: BorrowedFd<'a>, id: &str, deadline: Duration) -> Result<Lock<'a>> {
+    let end = Instant::now() + deadline;
+    loop {
+        if let Some(lock) = try_lock(dir)? {
+            return Ok(lock);
+        }
+        if sys::deadline::left().is_some_and(|left| left.is_zero()) {
+            // Says so.
+            return lock(dir);
+        }
+        if Instant::now() >= end {
+            let text = format!(
+                "the lock (flock) of the state directory of {id} is held: somebody else is at work on it"
+            );
+            return Err(Error::text(Code::E_DELETE, text));
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// Takes the lock of a container's directory; `None` when somebody else has it.

@@ -25,7 +25,7 @@ pub fn delete(root: &Path, id: &str, force: bool) -> Result<Vec<Finding>> {
     let root = root.as_fd();
     let Some(dir) = container::open_dir_in(root, id)? else { return missing() };
     let held = sys::fs::duplicate(dir.as_fd())?;
-    let _lock = container::lock(held.as_fd())?;
+    let _lock = container::lock_within(held.as_fd(), id, UNDO_DEADLINE)?;
     let mut state = State::load(dir.as_fd())?;
     // Without a record by now, create died before it had done anything else, or is about to write one.
     let unrecorded = state.is_none();
