@@ -136,3 +136,20 @@ fn run_survives_that_its_container_is_deleted() {
     run.wait().exits(128 + 9);
     bundle.assert_clean();
 }
+
+/// Nor does it take another one for its own that has got the id meanwhile.
+#[test]
+fn run_leaves_another_container_alone_that_has_taken_its_id() {
+    require!(root);
+    let bundle = Bundle::sh("echo ready; sleep 1000");
+    let web = bundle.container("web");
+    let run = web.call("run", &[]).spawn();
+    eventually("it runs", || run.stdout_now().contains("ready").then_some(()));
+    run.signal(libc::SIGSTOP);
+    web.delete_force().ok();
+    web.create().ok();
+    run.signal(libc::SIGCONT);
+    run.wait().exits(128 + 9);
+    assert_eq!(web.status(), "created");
+    web.remove();
+}

@@ -47,6 +47,19 @@ pub fn delete(root: &Path, id: &str, force: bool) -> Result<Vec<Finding>> {
     remove(root, &container)
 }
 
+/// Deletes this very container, which this process has made, in whatever state it is. It may have been deleted
+/// since, and somebody else's may have the id now.
+pub fn delete_own(root: &Path, container: &Container) -> Result<Vec<Finding>> {
+    let Some(root) = container::open_root(root)? else { return Ok(Vec::new()) };
+    let dir = container.dir.as_fd();
+    let _lock = container::lock_within(dir, &container.state.id, UNDO_DEADLINE)?;
+    // A directory that was removed is still open, but has no name any more; one that has a name has ours.
+    if sys::fs::fstat(dir)?.st_nlink == 0 {
+        return Ok(Vec::new());
+    }
+    remove(root.as_fd(), container)
+}
+
 /// The last record of a create that had not finished. A creator goes on for ever making what we remove, and
 /// holds no lock that could be waited for: it is ended by `force`. When it has ended, on its own account
 /// perhaps and with success, nobody changes the record any more.

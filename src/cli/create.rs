@@ -44,12 +44,10 @@ pub fn run(globals: &Globals, matches: &ArgMatches) -> anyhow::Result<u8> {
     let planned = read_and_plan(globals, matches, detach)?;
     let foreground = if detach { None } else { Some(Foreground::begin()?) };
     let (created, container) = make(globals, matches, &planned, false)?;
-    let id = planned.plan.id.clone();
     let proxy = match start_created(&container, &created, &planned.plan) {
         Ok(proxy) => proxy,
-        Err(error) => return Err(also_delete(globals, &id, error).into()),
+        Err(error) => return Err(also_delete(globals, &container, error).into()),
     };
-    drop(container);
     globals.log.tell();
     let Some(foreground) = foreground else {
         wait_for_ready(globals, proxy.as_ref(), &created.pidfd);
@@ -58,10 +56,10 @@ pub fn run(globals: &Globals, matches: &ArgMatches) -> anyhow::Result<u8> {
     sys::deadline::clear();
     let exit = match foreground.wait(&created, proxy) {
         Ok(exit) => exit,
-        Err(error) => return Err(also_delete(globals, &id, error).into()),
+        Err(error) => return Err(also_delete(globals, &container, error).into()),
     };
     if !args::is_on(matches, "keep") {
-        globals.log.warn(delete::delete(&globals.root, &id, true)?);
+        globals.log.warn(delete::delete_own(&globals.root, &container)?);
     }
     Ok(u8::try_from(exit.status()).unwrap_or(1))
 }
@@ -103,9 +101,9 @@ fn wait_for_ready(globals: &Globals, proxy: Option<&Proxy>, init: &OwnedFd) {
     }
 }
 
-fn also_delete(globals: &Globals, id: &str, error: Error) -> Error {
+fn also_delete(globals: &Globals, container: &Container, error: Error) -> Error {
     sys::deadline::clear();
-    match delete::delete(&globals.root, id, true) {
+    match delete::delete_own(&globals.root, container) {
         Ok(_) => error,
         Err(left) => error.and(format_args!("deleting: {left}")),
     }
