@@ -31,6 +31,39 @@ fn row72_state_has_every_field_with_absolute_paths() {
     assert!(created.contains('T'), "{created}");
 }
 
+/// go-runc and CRI-O decode `created` as a time, whatever the status; a container in the making, and one whose record
+/// cannot be read, have Go's zero time.
+#[test]
+fn row72_created_is_a_time_before_there_is_one() {
+    require!(root);
+    let bundle = Bundle::new();
+    let share = bundle.share("/share");
+    let fifo = share.join("go");
+    host::tool(&["mkfifo", fifo.to_str().unwrap()]);
+    let script = format!("cat > {0}/state; read go < {0}/go", share.display());
+    bundle.edit(|config| config.hook("createRuntime", "/bin/sh", &["sh", "-c", &script]));
+    let web = bundle.container("web");
+    let create = web.call("create", &[]).spawn();
+    let seen = || fs::read_to_string(share.join("state")).ok().filter(|text| text.ends_with('}'));
+    let hook = eventually("its hook has read the state", seen);
+    let hook: Value = serde_json::from_str(&hook).unwrap();
+    let state = web.state();
+    assert_eq!(state["status"], "creating");
+    let damaged = bundle.root().join("damaged");
+    fs::create_dir(&damaged).unwrap();
+    fs::write(damaged.join("state.json"), "garbage").unwrap();
+    let list = bundle.onggi(&["list", "--format", "json"]).run().ok().json();
+    for state in [&hook, &state, &list[0], &list[1]] {
+        assert_eq!(state["created"], "0001-01-01T00:00:00Z", "{state}");
+    }
+    let table = bundle.onggi(&["list"]).run().ok().stdout;
+    assert_eq!(table.matches("0001-01-01T00:00:00Z").count(), 2, "{table}");
+    fs::remove_dir_all(damaged).unwrap();
+    fs::write(fifo, "go\n").unwrap();
+    create.wait().ok();
+    assert!(web.state()["created"].as_str().unwrap().starts_with("20"));
+}
+
 /// Nothing but the one object on stdout, nothing at all on stderr.
 #[test]
 fn row72_state_prints_one_json_object() {

@@ -391,7 +391,7 @@ pub fn oci_state(state: &State, status: Status, pid: i32, annotations: &Value) -
         "pid": if status == Status::Stopped { 0 } else { pid },
         "bundle": state.bundle.to_string_lossy(),
         "rootfs": state.rootfs.to_string_lossy(),
-        "created": state.created,
+        "created": state.told_created(),
         "annotations": annotations,
         "owner": state.owner,
     })

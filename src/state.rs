@@ -157,7 +157,16 @@ pub struct State {
     pub owner: String,
 }
 
+/// The time of what has none: Go's zero time, as engines decode nothing else but a time (CRI-O, go-runc).
+pub const NEVER: &str = "0001-01-01T00:00:00Z";
+
 impl State {
+    /// When it was created, as it is told.
+    #[must_use]
+    pub fn told_created(&self) -> &str {
+        if self.created.is_empty() { NEVER } else { &self.created }
+    }
+
     /// Replaces the record in one step: a reader sees the old or the new one, never half of one.
     pub fn save(&self, dir: BorrowedFd<'_>) -> Result<()> {
         let bytes = serde_json::to_vec(self)

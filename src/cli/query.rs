@@ -9,6 +9,7 @@ use super::{Globals, args, print};
 use crate::cgroup::Mounts;
 use crate::container::{self, Container, Status};
 use crate::error::{Code, DOES_NOT_EXIST, Error, Result};
+use crate::state::NEVER;
 
 /// `onggi state`
 pub fn state(globals: &Globals, matches: &ArgMatches) -> anyhow::Result<u8> {
@@ -74,7 +75,7 @@ impl Listing {
                 pid.to_string(),
                 status.name().to_owned(),
                 crate::log::clean(&state.bundle.to_string_lossy()),
-                crate::log::clean(&state.created),
+                crate::log::clean(state.told_created()),
                 crate::log::clean(&state.owner),
             ]),
         }
@@ -84,10 +85,10 @@ impl Listing {
     fn add_damaged(&mut self, id: &str) {
         match self {
             Self::Json(states) => states.push(json!({
-                "id": id, "pid": 0, "status": "damaged", "bundle": "", "created": "", "owner": "",
+                "id": id, "pid": 0, "status": "damaged", "bundle": "", "created": NEVER, "owner": "",
             })),
             Self::Table(rows) => {
-                rows.push([id, "0", "damaged", "", "", ""].map(str::to_owned).into());
+                rows.push([id, "0", "damaged", "", NEVER, ""].map(str::to_owned).into());
             }
         }
     }
