@@ -39,16 +39,19 @@ fn signal(text: &str) -> Result<i32> {
     }
     let upper = text.to_ascii_uppercase();
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);
-    let real_time = |rest: &str, base: i32, sign: i32| {
-        let offset = if rest.is_empty() { Some(0) } else { rest.get(1..)?.parse::<i32>().ok() };
-        let number = base + sign * offset?;
-        (34..=64).contains(&number).then_some(number)
+    // How far from the one end towards the other, and not beyond it.
+    let offset = |rest: &str, sign: char| match rest.strip_prefix(sign) {
+        None => rest.is_empty().then_some(0),
+        Some(digits) => {
+            let offset = digits.bytes().all(|byte| byte.is_ascii_digit()).then_some(digits)?;
+            offset.parse::<i32>().ok().filter(|offset| *offset <= 30)
+        }
     };
     if let Some(rest) = name.strip_prefix("RTMIN") {
-        return real_time(rest, 34, 1).ok_or_else(unknown);
+        return offset(rest, '+').map(|offset| 34 + offset).ok_or_else(unknown);
     }
     if let Some(rest) = name.strip_prefix("RTMAX") {
-        return real_time(rest, 64, -1).ok_or_else(unknown);
+        return offset(rest, '-').map(|offset| 64 - offset).ok_or_else(unknown);
     }
     // Names the C library knows beside the ones of nix.
     let name = match name {
@@ -81,10 +84,16 @@ mod tests {
             ("SIGRTMIN+3", 37),
             ("RTMAX-1", 63),
             ("SIGRTMAX", 64),
+            ("RTMAX-30", 34),
+            ("RTMIN+30", 64),
         ] {
             assert_eq!(signal(text).ok(), Some(number), "{text}");
         }
-        for bad in ["0", "65", "-9", "", "NOPE", "SIG", "RTMIN+99", "9x"] {
+        for bad in [
+            "0", "65", "-9", "", "NOPE", "SIG", "9x", "RTMIN+99", "RTMIN+31", "RTMAX-31",
+            "RTMIN-3", "RTMAX+1", "RTMIN3", "RTMINx3", "RTMIN+", "RTMIN++3", "RTMAX--1", "RTMIN-",
+            "RTMAXé1",
+        ] {
             assert!(signal(bad).is_err(), "{bad:?}");
         }
     }
