@@ -101,3 +101,14 @@ fn deadline_bounds_hooks_and_waits() {
     drop(lock);
     bundle.onggi(&["--deadline", "1m", "start", "web"]).run().ok();
 }
+
+/// A usage error goes to the log of the runtime; an option of the program that exec was to run is none of its.
+#[test]
+fn a_usage_error_is_not_logged_to_a_file_that_an_argument_of_the_program_names() {
+    let bundle = Bundle::new();
+    let file = bundle.dir().join("program.log");
+    let program = ["exec", "--unknown", "web", "prog", "--log", file.to_str().unwrap()];
+    let output = bundle.onggi(&program).run().fails();
+    assert!(!file.exists(), "{output}");
+    assert_eq!(output.errors().len(), 1, "{output}");
+}

@@ -69,7 +69,7 @@ pub fn normalize(args: Vec<Vec<u8>>) -> Vec<OsString> {
         if arg.first() != Some(&b'-') || arg == b"-" {
             match &command {
                 None => command = Some(arg.clone()),
-                Some(name) => free = matches!(name.as_slice(), b"exec" | b"kill" | b"ps"),
+                Some(name) => free = stops_at_id(name),
             }
             out.push(OsString::from_vec(arg));
             continue;
@@ -169,7 +169,7 @@ pub fn command_of(args: &[OsString]) -> Option<String> {
 
 /// Parses a normalized command line.
 pub fn parse(command: &str, args: Vec<OsString>) -> Result<ArgMatches, Stop> {
-    let log = || open_log(&args);
+    let log = || open_log(own_words(&args));
     if command.is_empty() && args.iter().any(|arg| arg == "--version" || arg == "-v") {
         return print(&super::features::version());
     }
@@ -206,6 +206,37 @@ fn usage_text(command: &str, error: &clap::Error) -> String {
     let text = error.render().to_string();
     let first = text.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
     first.trim_start_matches("error: ").to_owned()
+}
+
+/// The words of a normalized command line in which options are the runtime's: those after the id of some
+/// commands, and after `--`, are the container's.
+fn own_words(args: &[OsString]) -> &[OsString] {
+    let mut command: Option<&[u8]> = None;
+    let mut value_follows = false;
+    for (index, arg) in args.iter().map(|arg| arg.as_bytes()).enumerate() {
+        let is_option = arg.first() == Some(&b'-') && arg != b"-";
+        let ends = match command {
+            _ if std::mem::take(&mut value_follows) => false,
+            _ if is_option => {
+                value_follows = takes_value(arg, command);
+                arg == b"--"
+            }
+            None => {
+                command = Some(arg);
+                false
+            }
+            Some(command) => stops_at_id(command),
+        };
+        if ends {
+            return args.get(..index).unwrap_or_default();
+        }
+    }
+    args
+}
+
+/// Whether options after the command's first own word belong to the container.
+fn stops_at_id(command: &[u8]) -> bool {
+    matches!(command, b"exec" | b"kill" | b"ps")
 }
 
 /// The log of a command line that does not parse, as far as it can be made out.
@@ -288,4 +319,28 @@ pub fn inherited(matches: &ArgMatches) -> u32 {
         .and_then(|value| value.parse::<u32>().ok())
         .unwrap_or(0);
     listen_fds().saturating_add(preserved).min(1 << 20)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{normalize, own_words};
+
+    #[test]
+    fn options_behind_the_id_are_the_containers() {
+        for (line, own) in [
+            ("--log L exec --unknown ID prog --log F", 4),
+            ("--log L exec --cwd /x ID prog --log F", 5),
+            ("exec --log L ID --log F", 3),
+            ("--debug kill ID --log F", 2),
+            ("ps ID --log F", 1),
+            ("create --log L ID --log F", 6),
+            ("create ID -- --log F", 2),
+            ("exec", 1),
+            ("", 0),
+        ] {
+            let words = line.split_ascii_whitespace().map(|word| word.as_bytes().to_vec());
+            let words = normalize(words.collect());
+            assert_eq!(own_words(&words).len(), own, "{line}");
+        }
+    }
 }
