@@ -6,7 +6,7 @@ use std::os::unix::fs::chown;
 use serde_json::json;
 
 use crate::namespaces_rootless::{Rootless, words};
-use crate::support::{eventually, host};
+use crate::support::{Bundle, eventually, host};
 
 /// A directory of the user's in the cgroup tree, and the runtime in it, as systemd gives it to a user.
 struct Delegated {
@@ -124,4 +124,22 @@ fn rootless_in_a_partly_delegated_cgroup_stays_where_the_caller_is() {
     user.call(&["delete", "--force", "web"]).run().ok();
     drop(delegated);
     user.bundle.assert_clean();
+}
+
+/// As create does: device rules take rights over the host that root of a user namespace has not, so they are left
+/// out with a warning, and the rest of the update holds.
+#[test]
+fn update_by_root_of_a_user_namespace_warns_of_device_rules() {
+    require!(root, controller("pids"), program("unshare"));
+    let bundle = Bundle::new();
+    let web = bundle.container("web");
+    web.up();
+    let file = bundle.dir().join("resources.json");
+    let device = json!({ "allow": true, "type": "c", "major": 10, "minor": 229, "access": "rwm" });
+    let resources = json!({ "pids": { "limit": 40 }, "devices": [device] });
+    fs::write(&file, resources.to_string()).unwrap();
+    let update = web.call("update", &["--resources", file.to_str().unwrap()]);
+    let output = update.through(&["unshare", "--user", "--map-root-user"]).run().ok();
+    assert!(output.log().iter().any(|line| line["code"] == "W_NOT_APPLIED"), "{output}");
+    assert_eq!(fs::read_to_string(bundle.cgroup("pids").join("pids.max")).unwrap(), "40\n");
 }

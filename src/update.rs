@@ -12,13 +12,13 @@ use crate::host::Host;
 use crate::{bundle, plan, rdt, state, sys};
 
 /// Applies `asked`, an object like `linux.resources`, and remembers it for the next time; schemata are
-/// the container's resctrl group's. Either all of it holds afterwards or nothing has changed. Returns
+/// the container's resctrl group's; `rootless` is that of create's options. Either all of it holds afterwards or nothing has changed. Returns
 /// warnings.
 pub fn update(
     container: &Container,
     asked: &Value,
     schemata: Option<&LinuxIntelRdt>,
-    rootless: bool,
+    (host, rootless): (&Host, bool),
 ) -> Result<Vec<Finding>> {
     let _lock = container.lock()?;
     if !matches!(container.status()?, Status::Created | Status::Running | Status::Paused) {
@@ -30,13 +30,9 @@ pub fn update(
     let kept = resources(container)?;
     let merged = cgroup::merge(&kept, asked);
     let (typed, mut warnings) = typed(asked)?;
-    let host = Host::gather()?;
     let mut findings = Findings::default();
-    let options = Options {
-        manager: container.state.cgroup.manager,
-        rootless: rootless && host.capabilities & 1 << 21 == 0,
-        ..Options::default()
-    };
+    let options =
+        Options { manager: container.state.cgroup.manager, rootless, ..Options::default() };
     let update = cgroup::plan_update(
         &self::typed(&kept)?.0,
         &typed,

@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use super::{Globals, args};
 use crate::container::Container;
 use crate::error::{Code, Error, Finding, Result};
+use crate::host::Host;
 use crate::{bundle, sys};
 
 /// What an option's text becomes.
@@ -54,7 +55,9 @@ pub fn update(globals: &Globals, matches: &ArgMatches) -> anyhow::Result<u8> {
     });
     globals.log.warn(ignored.collect::<Vec<_>>());
     let schemata = schemata(matches);
-    let warnings = crate::update::update(&container, &asked, schemata.as_ref(), globals.rootless)?;
+    let host = Host::gather()?;
+    let rootless = globals.cgroup_options(&host)?.rootless;
+    let warnings = crate::update::update(&container, &asked, schemata.as_ref(), (&host, rootless))?;
     globals.log.warn(warnings);
     Ok(0)
 }
