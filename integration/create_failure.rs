@@ -291,3 +291,36 @@ fn create_that_dies_of_oom_says_so() {
         assert!(output.stderr.contains("OOM-killed (memory limit too low?)"), "{output}");
     }
 }
+
+/// The cgroups above the container's that were made for it go, too; those that were there, or that somebody else
+/// uses, stay.
+#[test]
+fn create_that_fails_takes_the_parent_cgroups_back_that_it_made() {
+    require!(root);
+    let bundle = Bundle::with(|config| config.args(&["/no/such/command"]));
+    let path = format!("/{}/a/b", bundle.name());
+    bundle.edit(|config| config.set("/linux/cgroupsPath", path.as_str()));
+    create(&bundle);
+    let tops: Vec<_> =
+        host::hierarchies().into_iter().map(|root| root.join(bundle.name())).collect();
+    for top in &tops {
+        fs::create_dir(top).unwrap();
+    }
+    bundle.container("web").create().fails();
+    for top in &tops {
+        assert!(!top.join("a").exists(), "{top:?}");
+        fs::remove_dir(top).unwrap();
+    }
+    let script = format!("mkdir {}/a/other", tops[0].display());
+    bundle.edit(|config| {
+        config.hook("createRuntime", "/bin/sh", &["sh", "-c", &script]);
+        config.hook("createRuntime", "/bin/false", &["false"])
+    });
+    bundle.container("web").create().fails();
+    let other = tops[0].join("a/other");
+    assert!(other.is_dir() && !tops[0].join("a/b").exists());
+    for dir in other.ancestors().take(3) {
+        fs::remove_dir(dir).unwrap();
+    }
+    bundle.assert_clean();
+}

@@ -43,6 +43,8 @@ impl AsFd for Dir {
 pub(super) struct Made {
     pub parent: OwnedFd,
     pub name: CString,
+    /// It is the container's own, and not above it.
+    pub leaf: bool,
 }
 
 /// The mount point of a place's hierarchy, verified to be a cgroup filesystem of its version.
@@ -130,7 +132,7 @@ pub(super) fn make(place: &Place, made: &mut Vec<Made>) -> Result<Dir> {
     };
     let fd = open_below(parent.as_fd(), name, libc::O_RDONLY);
     if fresh {
-        made.push(Made { parent, name: c_name });
+        made.push(Made { parent, name: c_name, leaf: true });
     }
     let mut dir = Dir::new(place, fd.map_err(named)?, fresh);
     dir.place.inode = Some(fs::fstat(dir.as_fd()).map_err(named)?.st_ino);
@@ -151,7 +153,7 @@ fn make_parents(mount: OwnedFd, path: &str, made: &mut Vec<Made>) -> sys::Result
                 };
                 let next = open_below(current.as_fd(), name, libc::O_PATH)?;
                 if ours {
-                    made.push(Made { parent: current, name: c_name });
+                    made.push(Made { parent: current, name: c_name, leaf: false });
                 }
                 next
             }

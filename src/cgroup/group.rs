@@ -382,8 +382,14 @@ impl Group {
     pub fn undo(mut self, deadline: Duration) -> Result<()> {
         let record = self.record();
         self.dirs.clear();
-        remove::remove(&record, true, deadline)?;
-        self.unmake()
+        let removed = remove::remove(&record, true, deadline);
+        // What has the name of a leaf by now is not ours.
+        self.made.retain(|made| !made.leaf);
+        // Also after a failure: a hierarchy may be free of it.
+        match (removed, self.unmake()) {
+            (Err(error), Err(left)) => Err(error.and(left)),
+            (removed, unmade) => removed.and(unmade),
+        }
     }
 
     /// Removes what was made, newest first. Parents that others use by now stay.

@@ -95,13 +95,14 @@ pub fn create(plan: &Plan, host: &Host, request: &Request<'_>) -> Result<(Create
     let prepared = prepare::prepare(plan, host)?;
     let agent = plan.listener.as_ref().map(Agent::connect).transpose()?;
     let mut making = Making { agent, ..Making::reserve(plan, host, request)? };
-    match making.make(plan, host, request, prepared) {
+    let mut group = None;
+    match making.make(plan, host, request, prepared, &mut group) {
         Ok(created) => {
             let Making { root, dir, state, networks, agent, .. } = making;
-            put_away((root, networks, agent), request.waits);
+            put_away((root, networks, agent, group), request.waits);
             Ok((created, Container { dir, state }))
         }
-        Err(error) => Err(making.undo(plan, error)),
+        Err(error) => Err(making.undo(plan, group, error)),
     }
 }
 
@@ -121,8 +122,6 @@ struct Making<'a> {
     dir: OwnedFd,
     state: State,
     child: Option<sys::process::Child>,
-    /// Its cgroups are there; a failed Group::create has cleaned up after itself.
-    placed: bool,
     /// Runtime hooks have run, so that poststop hooks are due when it fails (decided order).
     hooked: bool,
     /// Where network devices were moved, so that they can be found again.
@@ -154,7 +153,6 @@ impl<'a> Making<'a> {
                 dir,
                 state,
                 child: None,
-                placed: false,
                 hooked: false,
                 networks: None,
                 terminal: None,
@@ -204,22 +202,24 @@ impl<'a> Making<'a> {
         Ok((dir, state))
     }
 
-    /// The parent's acts in order. Whatever fails, [`Making::undo`] follows.
+    /// The parent's acts in order. Whatever fails, [`Making::undo`] follows. Its cgroups come into `placed`; a
+    /// failed [`Group::create`] has cleaned up after itself.
     fn make(
         &mut self,
         plan: &Plan,
         host: &Host,
         request: &Request<'_>,
         mut prepared: Prepared,
+        placed: &mut Option<Group>,
     ) -> Result<Created> {
         self.keep_files(plan, request)?;
         self.make_notify(plan, &mut prepared)?;
         let gate = self.fifo(c"gate")?;
         let error = self.fifo(c"error")?;
-        let mut group = Group::create(&plan.cgroup, &host.cgroups)
+        let group = Group::create(&plan.cgroup, &host.cgroups)
             .map_err(|error| error.or_code(Code::E_CGROUP))?;
+        let group = placed.insert(group);
         self.state.cgroup = group.record();
-        self.placed = true;
         self.make_rdt(plan, &prepared)?;
         let mounts = init::cgroup_mounts(&self.shown_cgroup(plan, host), plan)?;
         let (socket, theirs) = sys::socket::seqpacket_pair()?;
@@ -249,13 +249,13 @@ impl<'a> Making<'a> {
             extra_env: request.extra_env.clone(),
             work: Work::default(),
         };
-        let socket = self.clone_init(plan, (&prepared, host), &group, child, socket)?;
-        let delegated = self.place(plan, host, (&prepared, &mut group))?;
+        let socket = self.clone_init(plan, (&prepared, host), group, child, socket)?;
+        let delegated = self.place(plan, host, (&prepared, group))?;
         protocol::tell(socket.as_fd(), &Message::Go(delegated))?;
         let wanted = Wanted { plan, prepared: &prepared, cgroup_mounts: &mounts, state: &staging };
         self.attend(wanted, &socket, &oci_state)?;
         let created = self.commit(plan, request)?;
-        put_away((group, socket, mounts, prepared), request.waits);
+        put_away((socket, mounts, prepared), request.waits);
         Ok(created)
     }
 
@@ -460,7 +460,7 @@ impl<'a> Making<'a> {
     }
 
     /// Takes back everything, in reverse, and adds to the error what could not be.
-    fn undo(mut self, plan: &Plan, mut error: Error) -> Error {
+    fn undo(mut self, plan: &Plan, group: Option<Group>, mut error: Error) -> Error {
         sys::deadline::clear();
         if let Some(networks) = &self.networks {
             error = also(error, networks.take_back(&self.state.net_devices));
@@ -471,8 +471,8 @@ impl<'a> Making<'a> {
         if let Some(record) = &self.state.rdt {
             error = also(error, crate::rdt::remove(record, true));
         }
-        if self.placed {
-            error = also(error, crate::cgroup::remove(&self.state.cgroup, true, UNDO_DEADLINE));
+        if let Some(group) = group {
+            error = also(error, group.undo(UNDO_DEADLINE));
         }
         if self.hooked && !plan.hooks.poststop.is_empty() {
             let state =
