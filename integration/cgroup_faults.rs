@@ -46,6 +46,33 @@ fn create_into_a_frozen_cgroup_is_refused_and_leaves_it_as_it_is() {
     web.remove();
 }
 
+/// A cgroup that is made below a frozen one is frozen from the beginning.
+#[test]
+fn create_below_a_frozen_cgroup_is_refused_and_leaves_nothing() {
+    require!(root);
+    let bundle = Bundle::new();
+    let parents = make_directories(&bundle);
+    freeze(&bundle, true);
+    for path in ["web", "a/web"] {
+        let path = format!("/{}/{path}", bundle.name());
+        let web = bundle.another("web", |config| config.set("/linux/cgroupsPath", path.as_str()));
+        web.create().fails_with("would be frozen, as a cgroup above it is frozen");
+        let config = bundle.dir().join("bundle-web");
+        let check = bundle.onggi(&["check", "--bundle", config.to_str().unwrap()]).run().exits(1);
+        assert!(check.stdout.contains("a cgroup above it is frozen"), "{check}");
+        assert!(bundle.state_entries().is_empty());
+    }
+    freeze(&bundle, false);
+    let path = format!("/{}/web", bundle.name());
+    let web = bundle.another("web", |config| config.set("/linux/cgroupsPath", path.as_str()));
+    web.up();
+    web.delete_force().ok();
+    for parent in parents {
+        fs::remove_dir(parent).unwrap();
+    }
+    bundle.assert_clean();
+}
+
 /// A limit that the kernel refuses: the file, the value and the pointer are told, nothing is left.
 #[test]
 fn create_with_a_limit_the_kernel_refuses_leaves_nothing() {

@@ -74,8 +74,8 @@ impl Group {
                 }
             }
         }
-        for dir in self.dirs.iter().filter(|dir| !dir.fresh) {
-            check_unused(dir)?;
+        for dir in &self.dirs {
+            if dir.fresh { check_thawed(dir)? } else { check_unused(dir)? }
         }
         for dir in &mut self.dirs {
             if let (true, Some(layout)) = (dir.place.is_v2(), &layout.v2) {
@@ -414,19 +414,29 @@ pub(super) fn is_refusal(error: &Error) -> bool {
 
 /// A cgroup somebody lives in is not ours to limit, and kill later; a frozen one stops our child.
 pub(super) fn check_unused(dir: &Dir) -> Result<()> {
-    let refused = |text: &str| {
-        Err(Error::text(
-            Code::E_CGROUP_IN_USE,
-            format!("/linux/cgroupsPath: {} {text}", dir.place.dir()),
-        ))
-    };
     if is_populated(dir)? {
-        return refused("already has processes");
+        return Err(refused(dir, "already has processes"));
     }
     if freeze::is_stopped(dir)? {
-        return refused("is frozen");
+        return Err(refused(dir, "is frozen"));
     }
     Ok(())
+}
+
+/// A new cgroup is frozen when one above it is. Right below the mount point it cannot be, and nothing is read.
+fn check_thawed(dir: &Dir) -> Result<()> {
+    if dir.place.path.contains('/') && freeze::frozen(std::slice::from_ref(dir))? {
+        return Err(refused(dir, FROZEN_ABOVE));
+    }
+    Ok(())
+}
+
+pub(super) const FROZEN_ABOVE: &str = "would be frozen, as a cgroup above it is frozen";
+
+/// Why a cgroup cannot be a container's.
+pub(super) fn refused(dir: &Dir, why: &str) -> Error {
+    let text = format!("/linux/cgroupsPath: {} {why}", dir.place.dir());
+    Error::text(Code::E_CGROUP_IN_USE, text)
 }
 
 fn is_populated(dir: &Dir) -> Result<bool> {

@@ -4,7 +4,8 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use super::dir::{self, Dir};
-use super::group::{check_unused, is_refusal};
+use super::freeze;
+use super::group::{FROZEN_ABOVE, check_unused, is_refusal, refused};
 use super::layout::{Layout, Side};
 use super::plan::Placement;
 use super::record::Place;
@@ -51,7 +52,15 @@ fn one(place: &Place, placement: &Placement, layout: &Layout) -> Result<()> {
     }
     match (way.pop(), there) {
         (Some(last), true) => check_unused(&Dir::new(place, last, false)),
-        (Some(last), false) => fs::access(last.as_fd(), c".", libc::W_OK).map_err(named),
+        (Some(last), false) => {
+            fs::access(last.as_fd(), c".", libc::W_OK).map_err(named)?;
+            let deepest = Dir::new(place, last, false);
+            if freeze::is_stopped(&deepest)? {
+                Err(refused(&deepest, FROZEN_ABOVE))
+            } else {
+                Ok(())
+            }
+        }
         (None, _) => Ok(()),
     }
 }

@@ -3,7 +3,8 @@
 use std::os::fd::AsFd;
 
 use super::super::dir::{self, Dir, Mounts};
-use super::super::group::Group;
+use super::super::freeze;
+use super::super::group::{Group, refused};
 use super::super::layout::{self, Layout};
 use super::super::plan::Placement;
 use super::super::record::Place;
@@ -25,6 +26,12 @@ pub fn enter(group: &mut Group, placement: &Placement, layout: &Layout, pid: i32
         } else {
             // systemd makes those of the controllers it knows; never cpuset, freezer or net_cls.
             group.dirs.push(dir::make(&place, &mut group.made)?);
+        }
+    }
+    // By a slice above it, or by who had the name before: the process would never go on, and on v1 not even die.
+    for dir in &group.dirs {
+        if freeze::is_stopped(dir)? {
+            return Err(refused(dir, "is frozen"));
         }
     }
     let wanted = wanted(placement, layout);
