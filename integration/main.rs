@@ -104,4 +104,5 @@ mod systemd;
 mod systemd_bus;
 mod time_offsets;
 mod update;
+mod update_idle;
 mod user_namespaces;

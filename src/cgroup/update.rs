@@ -46,13 +46,19 @@ pub fn plan(
 ) -> Update {
     let silent = |config| resources::plan(config, layout, &mut Findings::default()).writes;
     let (before, given) = (silent(kept), silent(asked));
-    let after = resources::plan(merged, layout, findings);
+    let mut after = resources::plan(merged, layout, findings);
     let mut update = Update { memory_at_most: after.memory_at_most, ..Update::default() };
     let changes = |write: &Write| {
         given.iter().any(|given| given.file == write.file) || !before.contains(write)
     };
     let share = |write: &Write| write.file.starts_with("cpu.cfs_");
     let new_share = after.writes.iter().any(|write| share(write) && changes(write));
+    let wakes = after.writes.iter().any(|write| is_idle(write, "0") && changes(write));
+    if wakes && before.iter().any(|write| is_idle(write, "1")) {
+        add_default_weight(&mut after.writes, layout);
+    }
+    // The kernel gives a cgroup that is no longer idle the default weight, whatever it had.
+    let changes = |write: &Write| changes(write) || (wakes && is_weight(write));
     update.unit_writes = after.writes.clone();
     update.unit_writes.retain(|write| changes(write) || (new_share && share(write)));
     update.writes = after.writes;
@@ -64,6 +70,23 @@ pub fn plan(
         plan_devices(kept, merged, options, layout, findings, &mut update);
     }
     update
+}
+
+fn is_idle(write: &Write, value: &str) -> bool {
+    write.file == "cpu.idle" && write.value.trim() == value
+}
+
+fn is_weight(write: &Write) -> bool {
+    matches!(write.file.as_str(), "cpu.weight" | "cpu.shares")
+}
+
+/// For systemd, which keeps what it was told of an idle cgroup.
+fn add_default_weight(writes: &mut Vec<Write>, layout: &Layout) {
+    if !writes.iter().any(is_weight) {
+        let v2 = layout.side("cpu") == Some(Side::V2);
+        let (file, value) = if v2 { ("cpu.weight", "100") } else { ("cpu.shares", "1024") };
+        writes.push(Write::new("cpu", file, value, "/linux/resources/cpu/idle"));
+    }
 }
 
 /// Engines send the whole of their resources back, device rules included (containerd's CRI does), so
@@ -142,11 +165,12 @@ pub(super) fn update(group: &mut Group, update: &Update) -> Result<()> {
     let mut undo = Vec::new();
     let writes: Vec<&Write> = update.writes.iter().collect();
     let done = apply::in_order(&group.dirs, writes, &mut |dir, file, value| {
-        undo.extend(present(dir, file, value)?.map(|value| Undo {
-            dir,
-            file: file.to_owned(),
-            value,
-        }));
+        if file == "cpu.idle" && present(dir, file, value)?.as_deref() == Some("0") {
+            // Lost when idling ends, that is when it is taken back, too. Of an idle cgroup none can be read.
+            let weight = if dir.place.is_v2() { "cpu.weight" } else { "cpu.shares" };
+            undo.extend(Undo::of(dir, weight, value)?);
+        }
+        undo.extend(Undo::of(dir, file, value)?);
         Ok(())
     });
     let done = done.and_then(|()| change_unit(group, update));
@@ -154,8 +178,9 @@ pub(super) fn update(group: &mut Group, update: &Update) -> Result<()> {
     done.map_err(|error| {
         let mut left: Vec<String> =
             undo.iter().rev().filter_map(|undo| undo.take_back().err()).collect();
+        // Of several values of a file the last one counts: the one that was read first.
         let old: Vec<Write> =
-            undo.iter().map(|undo| Write::new("", &undo.file, &undo.value, "")).collect();
+            undo.iter().rev().map(|undo| Write::new("", &undo.file, &undo.value, "")).collect();
         let rules = update.devices.as_ref().map(|(before, _)| before.as_slice());
         left.extend(group.update_unit(&old, rules).err().map(|error| error.to_string()));
         if left.is_empty() {
@@ -165,7 +190,13 @@ pub(super) fn update(group: &mut Group, update: &Update) -> Result<()> {
     })
 }
 
-impl Undo<'_> {
+impl<'a> Undo<'a> {
+    /// What is there before `value` is written; `None` where nothing can be read.
+    fn of(dir: &'a Dir, file: &str, value: &str) -> Result<Option<Self>> {
+        let value = present(dir, file, value)?;
+        Ok(value.map(|value| Self { dir, file: file.to_owned(), value }))
+    }
+
     fn take_back(&self) -> std::result::Result<(), String> {
         sys::cstr("write", &self.file)
             .and_then(|file| dir::write(self.dir, &file, &self.value))

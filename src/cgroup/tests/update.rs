@@ -148,3 +148,16 @@ fn update_knows_what_takes_a_write_back() {
         assert_eq!(taking_back(file, text, value), wanted, "{file} {value}");
     }
 }
+
+#[test]
+fn update_that_ends_idling_writes_the_weight_again() {
+    let kept = json!({ "cpu": { "shares": 512, "idle": 1 } });
+    let asked = json!({ "cpu": { "idle": 0 } });
+    assert_eq!(changes(kept.clone(), asked.clone(), &v2()), "cpu.idle = 0; cpu.weight = 59");
+    assert_eq!(changes(kept.clone(), asked.clone(), &v1()), "cpu.idle = 0; cpu.shares = 512");
+    assert_eq!(changes(kept, json!({ "cpu": { "quota": 5000 } }), &v2()), "cpu.max = 5000");
+    let kept = json!({ "cpu": { "idle": 1 } });
+    assert_eq!(changes(kept.clone(), asked.clone(), &v2()), "cpu.idle = 0; cpu.weight = 100");
+    assert_eq!(changes(kept, asked.clone(), &v1()), "cpu.idle = 0; cpu.shares = 1024");
+    assert_eq!(changes(json!({}), asked, &v2()), "cpu.idle = 0");
+}
