@@ -65,7 +65,7 @@ fn annotation_hooks_stdout_alone_leaves_stderr_to_the_error() {
 }
 
 #[test]
-fn annotation_keep_original_groups_keeps_the_callers() {
+fn row97_keep_original_groups_keeps_the_callers() {
     require!(root);
     let show = ["grep", "Groups", "/proc/self/status"];
     let bundle = Bundle::with(|config| {

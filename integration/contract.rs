@@ -47,6 +47,9 @@ fn every_row_of_the_contract_has_a_test_or_a_reason() {
         let named = table.get("test").and_then(Value::as_array).into_iter().flatten();
         let named: Vec<_> = named.map(|test| test.as_str().unwrap()).collect();
         assert!(named.iter().all(|test| is_a_test(test)), "row {row}: no such test in {named:?}");
+        // By their names run-contract finds them.
+        let numbered = format!("::row{row}_");
+        assert!(named.iter().all(|test| test.contains(&numbered)), "row {row}: {named:?}");
         let engines = table.get("engines").and_then(Value::as_array).into_iter().flatten();
         let engines: Vec<_> = engines.map(|engine| engine.as_str().unwrap()).collect();
         assert!(engines.iter().all(|engine| runs_engine(engine)), "row {row}: {engines:?}");

@@ -1,5 +1,6 @@
 //! The global options: where state and log go, which forms of an option are understood.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -188,25 +189,42 @@ fn row5_every_failing_command_logs_an_error_line() {
     fs::create_dir(bundle.dir().join("empty")).unwrap();
     let empty = bundle.dir().join("empty").to_str().unwrap().to_string();
     let taken = bundle.path().to_str().unwrap().to_string();
-    let failing: [&[&str]; 11] = [
+    let failing: [&[&str]; 18] = [
         &["create", "--bundle", &empty, "web"],
         &["run", "--bundle", &empty, "web"],
         &["start", "web"],
         &["state", "web"],
         &["kill", "web"],
         &["delete", "web"],
+        &["pause", "web"],
+        &["resume", "web"],
+        &["update", "--pids-limit", "5", "web"],
+        &["events", "web"],
+        &["stats", "web"],
         &["exec", "web", "true"],
         &["ps", "web"],
         &["list", "--format", "nonsense"],
+        &["gc", "--nonsense"],
         &["spec", "--bundle", &taken],
+        &["check", "--nonsense"],
         &["features", "--nonsense"],
     ];
     fs::create_dir_all(bundle.root()).unwrap();
     for args in failing {
         let output = bundle.onggi(args).run().fails();
-        assert!(!output.errors().is_empty(), "{output}");
-        assert!(!output.stderr.is_empty(), "{output}");
+        assert!(!output.errors().is_empty(), "not logged: {output}");
+        assert!(!output.stderr.is_empty(), "not on stderr: {output}");
     }
+    let named: BTreeSet<&str> = failing.iter().map(|args| args[0]).collect();
+    let all = commands(&bundle);
+    assert_eq!(named, all.iter().map(String::as_str).collect());
+}
+
+/// All commands, as `--help` lists them.
+fn commands(bundle: &Bundle) -> BTreeSet<String> {
+    let help = bundle.onggi_without_root(&["--help"]).without_log().run().ok().stdout;
+    let list = help.split_once("Commands:\n").unwrap().1.split_once("\n\n").unwrap().0;
+    list.lines().map(|line| line.split_whitespace().next().unwrap().to_string()).collect()
 }
 
 /// CRI-O, podman and buildah show stderr; conmon reads it once, so it must be one write.
@@ -276,8 +294,20 @@ fn row9_systemd_cgroup_is_accepted_on_every_other_command() {
     assert_eq!(call("state").run().ok().json()["status"], "running");
     assert_eq!(call("exec").args(&["echo", "hi"]).run().ok().stdout, "hi\n");
     assert!(call("ps").run().ok().stdout.contains("sleep"));
-    bundle.onggi(&["list"]).global(&["--systemd-cgroup"]).run().ok();
-    bundle.onggi(&["features"]).global(&["--systemd-cgroup"]).run().ok();
+    let resources = bundle.dir().join("resources.json");
+    fs::write(&resources, "{}").unwrap();
+    call("update").arg("--resources").arg(&resources).run().ok();
+    call("pause").run().ok();
+    assert_eq!(web.status(), "paused");
+    call("resume").run().ok();
+    assert_eq!(web.status(), "running");
+    assert_eq!(call("events").arg("--stats").run().ok().json()["type"], "stats");
+    let fresh = bundle.dir().join("fresh");
+    fs::create_dir(&fresh).unwrap();
+    let spec = ["spec", "--bundle", fresh.to_str().unwrap()];
+    for args in [&["list"][..], &["features"], &["stats"], &["gc"], &spec] {
+        bundle.onggi(args).global(&["--systemd-cgroup"]).run().ok();
+    }
     call("kill").arg("KILL").run().ok();
     web.becomes("stopped");
     call("delete").run().ok();
@@ -286,20 +316,24 @@ fn row9_systemd_cgroup_is_accepted_on_every_other_command() {
 
 /// A container that the engine believes to be in a scope must not land in a cgroup of ours.
 #[test]
-fn row9_create_with_systemd_cgroup_never_falls_back_to_cgroupfs() {
+fn row9_create_and_run_with_systemd_cgroup_never_fall_back_to_cgroupfs() {
     require!(root);
     let bundle = Bundle::new();
     let path = format!("system.slice:onggi:{}", bundle.name());
     bundle.edit(|config| config.set("/linux/cgroupsPath", path));
     let web = bundle.container("web");
-    let create = web.call("create", &[]).global(&["--systemd-cgroup"]).run();
-    if create.code() == 0 {
-        let cgroups = web.init().cgroups();
-        assert!(cgroups.values().any(|path| path.ends_with(".scope")), "{cgroups:?}");
-        return;
+    for options in [&["create"][..], &["run", "--detach"]] {
+        let made = web.call(options[0], &options[1..]).global(&["--systemd-cgroup"]).run();
+        if made.code() == 0 {
+            let cgroups = web.init().cgroups();
+            assert!(cgroups.values().any(|path| path.ends_with(".scope")), "{cgroups:?}");
+            web.delete_force().ok();
+        } else {
+            // The driver is not there; the option is.
+            made.fails_with("systemd unit ");
+        }
+        bundle.assert_clean();
     }
-    create.fails_with("systemd");
-    bundle.assert_clean();
 }
 
 /// podman `--cgroups=disabled`: no cgroup is made, and later calls know it without the flag.

@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 
 use serde_json::json;
 
+use crate::support::need::controller;
 use crate::support::{Bundle, Process, eventually};
 
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -36,9 +37,25 @@ fn row17_every_command_works_with_xdg_runtime_dir_alone() {
     call("start").run().ok();
     assert_eq!(call("exec").args(&["echo", "hi"]).run().ok().stdout, "hi\n");
     call("ps").args(&["-ef"]).run().ok();
+    let file = bundle.dir().join("update.json");
+    let limits = controller("pids").met;
+    fs::write(&file, if limits { r#"{ "pids": { "limit": 40 } }"# } else { "{}" }).unwrap();
+    call("update").arg("--resources").arg(&file).run().ok();
+    if limits {
+        let limit = fs::read_to_string(bundle.cgroup("pids").join("pids.max")).unwrap();
+        assert_eq!(limit, "40\n");
+    }
+    call("pause").run().ok();
+    assert_eq!(call("state").run().ok().json()["status"], "paused");
+    call("resume").run().ok();
+    assert_eq!(call("state").run().ok().json()["status"], "running");
     call("kill").arg("KILL").run().ok();
     web.becomes("stopped");
     call("delete").run().ok();
+    bundle.assert_clean();
+    call("run").arg("--detach").run().ok();
+    assert_eq!(web.status(), "running");
+    call("delete").arg("--force").run().ok();
     bundle.assert_clean();
 }
 

@@ -4,7 +4,8 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::support::Bundle;
+use crate::support::{Bundle, Process};
+use crate::user_namespaces::{mapped, own};
 
 const KINDS: [&str; 7] = ["cgroup", "ipc", "mount", "network", "pid", "time", "uts"];
 
@@ -85,7 +86,7 @@ fn row26_features_lists_rro_and_the_other_mount_options() {
     }
 }
 
-/// The kubelet offers user namespaces only when both are said; then both must be true.
+/// containerd and CRI-O decide by it what a pod may ask for.
 #[test]
 fn row27_features_lists_namespaces_hooks_and_idmap() {
     let features = features();
@@ -93,16 +94,54 @@ fn row27_features_lists_namespaces_hooks_and_idmap() {
         let kinds = features["linux"]["namespaces"].as_array().unwrap();
         assert!(kinds.contains(&json!(kind)), "no {kind}: {kinds:?}");
     }
-    let kinds = features["linux"]["namespaces"].as_array().unwrap();
-    let user = kinds.contains(&json!("user"));
-    let bundle = Bundle::with(|config| config.push("/linux/namespaces", json!({"type": "user"})));
-    let refused = bundle.container("web").create().stderr.contains("not supported");
-    assert_eq!(user, !refused, "a user namespace is listed if and only if it can be made");
     assert_eq!(features["hooks"].as_array().unwrap().len(), 6, "{features:#}");
     assert!(features["linux"]["mountExtensions"]["idmap"]["enabled"].is_boolean());
     assert_eq!(features["linux"]["seccomp"]["enabled"], json!(true));
     assert_eq!(features["linux"]["cgroup"]["v1"], json!(true));
     assert_eq!(features["linux"]["cgroup"]["v2"], json!(true));
+}
+
+/// Whether the container ends well and says the right thing. That it is refused as not supported is an answer,
+/// too; any other failure is one of the test.
+#[track_caller]
+fn works(bundle: &Bundle, is_right: impl Fn(&str) -> bool) -> bool {
+    let output = bundle.container("web").run();
+    if output.code() != 0 && output.stderr.contains("not supported") {
+        return false;
+    }
+    let output = output.ok();
+    assert!(is_right(output.stdout.trim_end()), "{output}");
+    true
+}
+
+/// The kubelet offers user namespaces only when this and the next are said; then both must be true.
+#[test]
+fn row27_features_lists_user_namespaces_if_they_work() {
+    require!(root);
+    let bundle = Bundle::with(|config| mapped(config).args(&["readlink", "/proc/self/ns/user"]));
+    own(&bundle);
+    let works = works(&bundle, |ns| ns.starts_with("user:") && ns != Process::own().ns("user"));
+    let kinds = features()["linux"]["namespaces"].clone();
+    let user = kinds.as_array().unwrap().contains(&json!("user"));
+    assert_eq!(user, works, "a user namespace is listed if and only if it can be made");
+}
+
+/// containerd refuses every pod with a user namespace where this is false, and breaks it where it is a lie.
+#[test]
+fn row27_features_lists_idmap_if_it_works() {
+    require!(root);
+    let ids = |id: u32| json!([{ "containerID": 0, "hostID": id, "size": 10 }]);
+    let bundle = Bundle::new();
+    let source = bundle.dir().join("data");
+    fs::create_dir(&source).unwrap();
+    let mount = json!({
+        "destination": "/data", "type": "bind", "source": source, "options": ["rbind", "idmap"],
+        "uidMappings": ids(5000), "gidMappings": ids(6000)
+    });
+    bundle.edit(|config| config.push("/mounts", mount).args(&["stat", "-c", "%u:%g", "/data"]));
+    let works = works(&bundle, |owner| owner == "5000:6000");
+    let idmap = &features()["linux"]["mountExtensions"]["idmap"]["enabled"];
+    assert_eq!(*idmap, json!(works), "idmap is listed if and only if it works");
 }
 
 /// Two calls say the same, byte for byte: the answer is decided when the binary is built.

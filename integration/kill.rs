@@ -95,8 +95,9 @@ fn row76_kill_of_a_stopped_container() {
     let web = bundle.container("web");
     web.up();
     web.stop();
-    let output = web.kill("TERM").fails_with("container not running");
-    assert!(output.errors()[0].contains("container not running"), "{output}");
+    let text = "container not running";
+    let output = web.kill("TERM").fails_with(text);
+    assert!(output.errors()[0].contains(text), "no {text:?} in the log of {output}");
 }
 
 /// The other text that means the same to containerd.

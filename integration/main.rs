@@ -104,5 +104,6 @@ mod systemd;
 mod systemd_bus;
 mod time_offsets;
 mod update;
+mod update_devices;
 mod update_idle;
 mod user_namespaces;

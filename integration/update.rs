@@ -8,18 +8,18 @@ use serde_json::{Value, json};
 
 use crate::support::{Bundle, Container, Output, host};
 
-fn limited(resources: Value) -> Bundle {
+pub fn limited(resources: Value) -> Bundle {
     let bundle = Bundle::new();
     bundle.edit(|config| config.set("/linux/resources", resources));
     bundle
 }
 
-fn update(web: &Container, options: &[&str]) -> Output {
+pub fn update(web: &Container, options: &[&str]) -> Output {
     web.call("update", options).run()
 }
 
 /// `update --resources - ID`, as containerd and docker call it.
-fn update_with(bundle: &Bundle, web: &Container, resources: Value) -> Output {
+pub fn update_with(bundle: &Bundle, web: &Container, resources: Value) -> Output {
     let file = bundle.dir().join("resources.json");
     fs::File::create(&file).unwrap().write_all(resources.to_string().as_bytes()).unwrap();
     let stdin = fs::File::open(&file).unwrap();
@@ -27,7 +27,7 @@ fn update_with(bundle: &Bundle, web: &Container, resources: Value) -> Output {
 }
 
 #[track_caller]
-fn read(dir: &Path, file: &str) -> String {
+pub fn read(dir: &Path, file: &str) -> String {
     let path = dir.join(file);
     let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path:?}: {error}"));
     text.trim().to_string()
@@ -188,6 +188,38 @@ fn row89_update_of_cpu_time_up_and_down() {
     assert_eq!(limit(&bundle, ("cpu", "cpu.idle"), "cpu.idle"), "0");
 }
 
+/// A process may only be real-time where there is such time, and a new cgroup of v1 has none.
+#[test]
+fn row89_update_of_real_time_cpu_time() {
+    require!(root, cgroup_v1("cpu"));
+    let file = host::v1_dir("cpu").unwrap().join("cpu.rt_runtime_us");
+    require!(path(file.to_str().unwrap()));
+    let bundle = limited(json!({}));
+    let web = bundle.container("web");
+    web.up();
+    let process = json!({
+        "args": ["true"], "env": ["PATH=/bin"], "cwd": "/", "user": { "uid": 0, "gid": 0 },
+        "scheduler": { "policy": "SCHED_RR", "priority": 1 }
+    });
+    let file = bundle.dir().join("real-time.json");
+    fs::write(&file, process.to_string()).unwrap();
+    let real_time = || web.call("exec", &["--process", file.to_str().unwrap()]).run();
+    let times =
+        || ["cpu.rt_runtime_us", "cpu.rt_period_us"].map(|file| read(&bundle.cgroup("cpu"), file));
+    assert_eq!(times(), ["0", "1000000"]);
+    real_time().fails();
+    update(&web, &["--cpu-rt-period=500000", "--cpu-rt-runtime=20000"]).ok();
+    assert_eq!(times(), ["20000", "500000"]);
+    real_time().ok();
+    // Only one of them: the other stays.
+    update(&web, &["--cpu-rt-runtime", "10000"]).ok();
+    assert_eq!(times(), ["10000", "500000"]);
+    update_with(&bundle, &web, json!({ "cpu": { "realtimePeriod": 400_000 } })).ok();
+    assert_eq!(times(), ["10000", "400000"]);
+    update(&web, &["--cpu-rt-runtime=400001"]).fails_with("/linux/resources/cpu/realtimeRuntime");
+    assert_eq!(times(), ["10000", "400000"]);
+}
+
 #[test]
 fn row89_update_of_cpusets() {
     require!(root, controller("cpuset"));
@@ -307,6 +339,19 @@ fn row91_update_of_unified_keys() {
         .fails_with("/linux/resources/unified/nothing.max");
 }
 
+/// The same where v2 has no other controller, as beside v1.
+#[test]
+fn row91_update_of_a_unified_key_of_hugetlb() {
+    require!(root, v2_controller("hugetlb"));
+    let key = "hugetlb.2MB.max";
+    let bundle = limited(json!({ "unified": { key: "8388608" } }));
+    let web = bundle.container("web");
+    web.up();
+    assert_eq!(read(&bundle.cgroup("hugetlb"), key), "8388608");
+    update_with(&bundle, &web, json!({ "unified": { key: "4194304" } })).ok();
+    assert_eq!(read(&bundle.cgroup("hugetlb"), key), "4194304");
+}
+
 /// A refused update must not be half of one: the kernel would kill to get below.
 #[test]
 fn row89_update_with_check_before_update_refuses_to_go_below_the_use() {
@@ -318,59 +363,6 @@ fn row89_update_with_check_before_update_refuses_to_go_below_the_use() {
     update_with(&bundle, &web, asked).fails_with("bytes are in use, more than 4096");
     assert_eq!(web.status(), "running");
     assert_eq!(read(&bundle.cgroup("memory"), "memory.max"), "max");
-}
-
-/// Whether the device rules let the container open 240:77. No driver has it, which is found out later
-/// than what the rules say.
-#[track_caller]
-fn may_open(web: &Container) -> bool {
-    let error = web.exec(&["sh", "-c", "exec 3< /dev/any"]).fails().stderr;
-    let denied = error.contains("Operation not permitted");
-    assert!(denied || error.contains("No such device or address"), "{error}");
-    !denied
-}
-
-fn device_bundle(devices: Value) -> Bundle {
-    let bundle = limited(json!({ "devices": devices }));
-    let node = json!({ "path": "/dev/any", "type": "c", "major": 240, "minor": 77 });
-    bundle.edit(|config| config.push("/linux/devices", node));
-    bundle
-}
-
-/// opencontainers/runc#3401: device rules of a running container.
-#[test]
-fn update_changes_device_rules_when_they_are_given() {
-    require!(root);
-    let deny = json!({ "allow": false, "access": "rwm" });
-    let allow = json!({ "allow": true, "type": "c", "major": 240, "minor": 77, "access": "rw" });
-    let bundle = device_bundle(json!([deny]));
-    let web = bundle.container("web");
-    web.up();
-    assert!(!may_open(&web));
-    web.sh("echo > /dev/null").ok();
-    update_with(&bundle, &web, json!({ "devices": [deny, allow] })).ok();
-    assert!(may_open(&web));
-    web.sh("echo > /dev/null").ok();
-    update_with(&bundle, &web, json!({ "devices": [deny] })).ok();
-    assert!(!may_open(&web));
-    web.sh("echo > /dev/null").ok();
-}
-
-/// runc has it as a rule: what a GPU hook has allowed besides must not get lost by
-/// `docker update --cpus`.
-#[test]
-fn row89_update_leaves_device_rules_alone() {
-    require!(root, any_cgroup_v1(), controller("cpu"));
-    let deny = json!({ "allow": false, "access": "rwm" });
-    let bundle = device_bundle(json!([deny]));
-    let web = bundle.container("web");
-    web.up();
-    fs::write(bundle.cgroup("devices").join("devices.allow"), "c 240:77 rw").unwrap();
-    assert!(may_open(&web));
-    update(&web, &["--cpu-share", "100"]).ok();
-    // containerd's CRI sends the whole of its resources back.
-    update_with(&bundle, &web, json!({ "devices": [deny], "cpu": { "shares": 200 } })).ok();
-    assert!(may_open(&web));
 }
 
 /// A cgroup that somebody has taken away, with the processes elsewhere.

@@ -51,6 +51,18 @@ pub fn hierarchies() -> Vec<PathBuf> {
     cgroup.map(|mount| PathBuf::from(mount.target)).collect()
 }
 
+/// A disk that has something on it, by the numbers of its device.
+pub fn disk() -> Option<(u32, u32)> {
+    let disk = |entry: fs::DirEntry| {
+        let size = fs::read_to_string(entry.path().join("size")).ok()?;
+        let dev = fs::read_to_string(entry.path().join("dev")).ok()?;
+        let (major, minor) = dev.trim().split_once(':')?;
+        let number = (major.parse().ok()?, minor.parse().ok()?);
+        (size.trim() != "0").then_some(number)
+    };
+    fs::read_dir("/sys/block").ok()?.flatten().find_map(disk)
+}
+
 /// The kernel's version: the first two numbers.
 pub fn kernel() -> (u32, u32) {
     let text = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();

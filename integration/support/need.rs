@@ -149,6 +149,11 @@ pub fn path(path: &str) -> Need {
     Need::new(path, Path::new(path).exists())
 }
 
+/// A disk, to be named in limits.
+pub fn disk() -> Need {
+    Need::new("a disk in /sys/block", host::disk().is_some())
+}
+
 /// A capability in our effective set, by its number (24 is CAP_SYS_RESOURCE).
 pub fn capability(name: &str, number: u32) -> Need {
     let own = super::Process::own();

@@ -78,3 +78,50 @@ pub fn mount_context_type(spec: &Config, findings: &mut Findings) -> &'static st
         "context"
     })
 }
+
+#[cfg(test)]
+#[allow(clippy::panic, clippy::indexing_slicing)]
+mod tests {
+    use std::path::Path;
+
+    use serde_json::json;
+
+    use super::super::tests::host_v2;
+    use super::{CONTEXT_TYPES, MOUNT_CONTEXT_TYPE};
+    use crate::host::Host;
+    use crate::plan::{Options, create};
+
+    /// The labels in the data of the mounts of the default configuration, with `context` as the annotation: the
+    /// destinations that have one, and all options about it.
+    fn labelled(context: Option<&str>) -> (Vec<String>, Vec<String>) {
+        let mut config = crate::cli::default_config();
+        config["process"]["terminal"] = json!(false);
+        config["linux"]["mountLabel"] = json!("system_u:object_r:container_file_t:s0:c1,c2");
+        if let Some(context) = context {
+            config["annotations"] = json!({ MOUNT_CONTEXT_TYPE: context });
+        }
+        let parsed = crate::bundle::config(config.to_string().as_bytes());
+        let host = Host { selinux: true, ..host_v2() };
+        let (config, _) = parsed.unwrap_or_else(|error| panic!("{error}"));
+        let planned = create("web", &config, Path::new("/b"), &host, &Options::default());
+        let (plan, _) = planned.unwrap_or_else(|error| panic!("{error}"));
+        let about = |entry: &&String| entry.contains("context") || entry.contains("object_r");
+        let found = plan.mounts.iter().flat_map(|mount| {
+            let entries = mount.options.data.iter().filter(about);
+            entries.map(|entry| (mount.destination.clone(), entry.clone()))
+        });
+        found.unzip()
+    }
+
+    /// podman asks for `rootcontext`: the label goes with the option that is named, and with no other.
+    #[test]
+    fn row97_mount_context_type_is_the_mount_option_of_the_label() {
+        for named in CONTEXT_TYPES.map(Some).into_iter().chain([None]) {
+            let (at, options) = labelled(named);
+            assert_eq!(at, ["/dev", "/dev/pts", "/dev/shm"], "{named:?}");
+            let option = named.unwrap_or("context");
+            let expected = format!("{option}=system_u:object_r:container_file_t:s0:c1,c2");
+            assert!(options.iter().all(|entry| *entry == expected), "{named:?}: {options:?}");
+        }
+    }
+}
