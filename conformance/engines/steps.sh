@@ -31,7 +31,7 @@ export -f skip eventually is has hasnt exits
 smoke() { SMOKE='' step "$@"; }
 
 step() {
-	local name=$1 limit=${2:-180} code start=$SECONDS status=0
+	local name=$1 limit=${2:-400} code start=$SECONDS status=0
 	code=$(cat)
 	[ -z "${SMOKE:-}" ] || return 0
 	[[ $name =~ ${STEPS:-} ]] || return 0
