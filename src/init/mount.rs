@@ -310,7 +310,7 @@ fn staged(create: &Create<'_>, mount: &Mount, fstype: &str, source: &str) -> Res
 /// quotes then.
 fn joined(data: &[String]) -> String {
     let quoted = |entry: &String| match entry.split_once('=') {
-        Some(("context", label)) => format!("context=\"{label}\""),
+        Some((key, label)) if key.ends_with("context") => format!("{key}=\"{label}\""),
         _ => entry.clone(),
     };
     data.iter().map(quoted).collect::<Vec<_>>().join(",")
