@@ -145,6 +145,9 @@ fn run_leaves_another_container_alone_that_has_taken_its_id() {
     let web = bundle.container("web");
     let run = web.call("run", &[]).spawn();
     eventually("it runs", || run.stdout_now().contains("ready").then_some(()));
+    // It no longer starts it, and so has no lock, when it waits for its end.
+    eventually("it waits", || (!bundle.root().join("web/gate").exists()).then_some(()));
+    std::thread::sleep(std::time::Duration::from_millis(300));
     run.signal(libc::SIGSTOP);
     web.delete_force().ok();
     web.create().ok();

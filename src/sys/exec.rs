@@ -84,11 +84,19 @@ pub fn memfd(name: &CStr, flags: u32) -> Result<OwnedFd> {
     owned(ret.into(), "memfd_create", "")
 }
 
-/// `F_ADD_SEALS`.
+/// `F_ADD_SEALS`. `EBUSY` says that the kernel's memory management still holds a page (it has waited some
+/// milliseconds for it): asked again, for some seconds at most.
 pub fn add_seals(fd: BorrowedFd<'_>, seals: i32) -> Result<()> {
-    // SAFETY: takes no pointer.
-    let ret = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_ADD_SEALS, seals) };
-    done(ret.into(), "fcntl", "F_ADD_SEALS")
+    let mut tries = 20;
+    loop {
+        tries -= 1;
+        // SAFETY: takes no pointer.
+        let ret = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_ADD_SEALS, seals) };
+        match done(ret.into(), "fcntl", "F_ADD_SEALS") {
+            Err(error) if error.errno == libc::EBUSY && tries > 0 => {}
+            result => return result,
+        }
+    }
 }
 
 /// `F_GET_SEALS`; `None` for a file that has none.
