@@ -138,6 +138,23 @@ fn no_pivot_leaves_no_proc_or_sysfs_to_make_an_unmasked_one_from() {
     }
 }
 
+/// One that something else lies on comes to light when that is taken away. Refused then, as it could be found.
+#[test]
+fn no_pivot_refuses_a_hidden_proc_that_stays() {
+    require!(root);
+    let bundle = Bundle::new();
+    let place = bundle.dir().join("hidden");
+    fs::create_dir(&place).unwrap();
+    let script = "mount -t proc hidden $0 && mount -t tmpfs over $0 && exec \"$@\"";
+    let host = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script];
+    let host = [&host[..], &[place.to_str().unwrap()]].concat();
+    let call = bundle.container("web").call("create", &["--no-pivot"]).through(&host);
+    let output = call.run().fails();
+    let text = format!("--no-pivot: {} cannot be taken away", place.display());
+    assert!(output.stderr.contains(&text), "{output}");
+    bundle.assert_clean();
+}
+
 #[test]
 fn no_pivot_container_takes_exec() {
     require!(root);

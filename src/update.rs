@@ -12,8 +12,8 @@ use crate::host::Host;
 use crate::{bundle, plan, rdt, state, sys};
 
 /// Applies `asked`, an object like `linux.resources`, and remembers it for the next time; schemata are
-/// the container's resctrl group's; `rootless` is that of create's options. Either all of it holds afterwards or nothing has changed. Returns
-/// warnings.
+/// the container's resctrl group's; `rootless` is that of create's options. Either all of it holds afterwards
+/// or nothing has changed. Returns warnings.
 pub fn update(
     container: &Container,
     asked: &Value,

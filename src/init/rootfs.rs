@@ -78,7 +78,7 @@ fn take_away_kernel_views() -> Result<()> {
             && !mounted.point.starts_with(&inside)
     };
     let again = mountinfo::open()?;
-    let mut locked = false;
+    let mut covered = Vec::new();
     for mounted in mountinfo::read()?.into_iter().filter(revealing) {
         let point = sys::cstr("umount2", mounted.point.as_os_str().as_bytes())?;
         match sys::mount::umount(&point, libc::MNT_DETACH) {
@@ -86,19 +86,20 @@ fn take_away_kernel_views() -> Result<()> {
             Err(error) if error.errno == libc::ENOENT => {}
             // Locked, since this mount namespace is of a user namespace: only what is visible counts.
             Err(error) if matches!(error.errno, libc::EINVAL | libc::EPERM) => {
-                locked = true;
                 sys::mount::mount(c"tmpfs", &point, c"tmpfs", libc::MS_RDONLY, None)?;
+                covered.push(mounted.id);
             }
             result => result?,
         }
     }
-    // What had been covered by another mount, which has gone in its place.
-    match mountinfo::read_from(again)?.into_iter().find(revealing) {
-        Some(left) if !locked => {
+    // One that another mount had hidden, which has gone in its place.
+    let left = |mounted: &Mounted| revealing(mounted) && !covered.contains(&mounted.id);
+    match mountinfo::read_from(again)?.into_iter().find(left) {
+        None => Ok(()),
+        Some(left) => {
             let text = format!("--no-pivot: {} cannot be taken away", left.point.display());
             Err(Error::text(Code::E_ROOT_SWITCH, text))
         }
-        _ => Ok(()),
     }
 }
 
