@@ -99,6 +99,26 @@ fn with_leaked_directories(mut call: Call, outside: &Outside) -> Call {
     call
 }
 
+/// Memory management may hold a page of the copy for longer than the kernel waits: asked again, not for ever.
+#[test]
+fn t4_sealing_is_tried_again_while_a_page_is_held() {
+    require!(root, program("strace"));
+    // The first fcntl asks whether it is sealed already, the second seals; 20 times are enough.
+    for (when, sealed) in [("2..4", true), ("2..21", false)] {
+        let bundle = Bundle::new();
+        let inject = format!("inject=fcntl:error=EBUSY:when={when}");
+        let strace = ["strace", "-qq", "-o", "/dev/null", "-e", "trace=fcntl", "-e", &inject];
+        let output = bundle.container("web").call("create", &[]).through(&strace).run();
+        assert_eq!(output.code() == 0, sealed, "{output}");
+        let busy = output.stderr.contains("F_ADD_SEALS: device or resource busy");
+        assert_eq!(busy, !sealed, "{output}");
+        if sealed {
+            bundle.container("web").remove();
+        }
+        bundle.assert_clean();
+    }
+}
+
 /// T12, CVE-2024-21626: cwd by way of a descriptor that the runtime has inherited.
 /// Notices: close_range at entry, CLOEXEC, the check that cwd is reachable.
 #[test]
