@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::process::Stdio;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -146,6 +147,23 @@ fn rootless_with_one_id_of_its_own() {
     user.call(&["exec", "--user", "1", "web", "id"]).run().fails_with("not mapped");
     let list = user.call(&["list", "--format", "json"]).run().ok().json();
     assert_eq!(list[0]["owner"], "1000");
+    user.ends();
+}
+
+/// Only root may write to the files in /proc of a process that is not dumpable, as exec's child is: it has the
+/// score from its parent, which goes back to its own.
+#[test]
+fn rootless_exec_has_its_oom_score_adj() {
+    require!(root, program("setpriv"));
+    let user = Rootless::new(|config| config.set("/process/oomScoreAdj", 654));
+    user.create().run().ok();
+    user.call(&["start", "web"]).run().ok();
+    assert_eq!(user.init().read("oom_score_adj"), "654\n");
+    let script = "cat /proc/self/oom_score_adj; exec cat";
+    let exec = user.call(&["exec", "web", "sh", "-c", script]).stdin(Stdio::piped()).spawn();
+    eventually("it has its score", || (exec.stdout_now() == "654\n").then_some(()));
+    assert_eq!(exec.process().read("oom_score_adj"), Process::own().read("oom_score_adj"));
+    exec.wait().ok();
     user.ends();
 }
 

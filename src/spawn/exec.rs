@@ -10,7 +10,7 @@ use super::borrow::{self, Borrow};
 use super::contain::{self, Contained};
 use super::listener::Agent;
 use super::protocol::{self, Message};
-use super::schedule::{schedule, set_oom_score_adj};
+use super::schedule::{self, Lent, schedule};
 use super::{Created, end_child, pid_file, place, render, send_fd, userns};
 use crate::cgroup::{Group, SubCgroup};
 use crate::container::Container;
@@ -281,6 +281,7 @@ fn clone(
     socket: OwnedFd,
     target: Target<'_>,
 ) -> Result<(sys::process::Child, OwnedFd)> {
+    let lent = Lent::to(child.process)?;
     // From its first moment the child is visible to the container, which may trace what is dumpable.
     sys::process::set_dumpable(false)?;
     let in_pid_namespace = target.mask & libc::CLONE_NEWPID != 0;
@@ -289,7 +290,6 @@ fn clone(
     } else {
         &[]
     };
-    let home = on_initial_cpus(child.process)?;
     let borrow = Borrow::enter(pid_namespace)?;
     let into = target.group.and_then(Group::clone_into);
     let cloned = match (sys::process::clone3(0, into), target.group) {
@@ -320,9 +320,7 @@ fn clone(
     };
     drop(borrow);
     drop(child);
-    if let Some(home) = home {
-        sys::sched::sched_setaffinity(0, &home)?;
-    }
+    lent.take_back()?;
     let cloned = match target.through {
         Some(_) => place::second(cloned, &socket)?,
         None => cloned,
@@ -351,17 +349,6 @@ fn is_no_home(errno: i32) -> bool {
     matches!(errno, libc::EBUSY | libc::EOPNOTSUPP)
 }
 
-/// Goes to the CPUs of `execCPUAffinity.initial`, for the child to inherit; gives back those we came from.
-fn on_initial_cpus(process: Option<&Process>) -> Result<Option<Vec<u64>>> {
-    let Some(mask) = process.and_then(|process| process.exec_affinity.initial.as_deref()) else {
-        return Ok(None);
-    };
-    let home = sys::sched::sched_getaffinity(0)?;
-    sys::sched::sched_setaffinity(0, mask)
-        .map_err(Error::at(Code::E_SCHEDULER, "/process/execCPUAffinity/initial"))?;
-    Ok(Some(home))
-}
-
 /// Drives the child to execve; the end of its socket is success.
 fn attend(
     plan: &ExecPlan,
@@ -370,7 +357,9 @@ fn attend(
     socket: &OwnedFd,
     mut agent: Option<(Agent, Value)>,
 ) -> Result<Option<OwnedFd>> {
-    set_oom_score_adj(child.pid, &plan.process)?;
+    if !schedule::inherits_oom_score_adj() {
+        schedule::set_oom_score_adj(child.pid, &plan.process)?;
+    }
     schedule(child.pid, &plan.process)?;
     protocol::send(socket.as_fd(), &Message::Go(None))?;
     let mut terminal = None;
