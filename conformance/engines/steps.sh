@@ -26,7 +26,15 @@ exits() {
 	out=$("$@" 2>&1) || got=$?
 	[ "$got" = "$want" ] || { printf 'exit status %s, not %s: %s\n' "$got" "$want" "$out" >&2; return 1; }
 }
-export -f skip eventually is has hasnt exits
+# frozen PID 0|1: what the kernel says of the cgroup of a process, or of one above
+frozen() {
+	local at file
+	at=$(sed -n 's/^0:://p' "/proc/$1/cgroup") file=/sys/fs/cgroup$at/cgroup.events
+	if [ -e "$file" ]; then has "$(cat "$file")" "frozen $2"; return; fi
+	at=$(sed -n 's/^[0-9]*:freezer://p' "/proc/$1/cgroup")
+	is "$(cat "/sys/fs/cgroup/freezer$at/freezer.state")" "$([ "$2" = 1 ] && echo FROZEN || echo THAWED)"
+}
+export -f skip eventually is has hasnt exits frozen
 
 smoke() { SMOKE='' step "$@"; }
 

@@ -71,10 +71,18 @@ impl Process {
         self.stat(3).is_some_and(|state| state != "Z" && state != "X")
     }
 
-    /// Whether it has begun to exit (PF_EXITING): it runs no program any more.
+    /// Whether it has begun to exit (PF_EXITING) or only has to be scheduled for that, on a busy machine (a
+    /// pending SIGKILL): it runs no program any more.
     pub fn is_exiting(&self) -> bool {
+        const PF_EXITING: u64 = 4;
+        const PENDING_SIGKILL: u64 = 1 << (libc::SIGKILL - 1);
         let flags = self.stat(9).and_then(|flags| flags.parse::<u64>().ok());
-        flags.is_none_or(|flags| flags & 4 != 0)
+        let pending = self.try_read("status").and_then(|status| {
+            let line = status.lines().find_map(|line| line.strip_prefix("SigPnd:"))?;
+            u64::from_str_radix(line.trim(), 16).ok()
+        });
+        flags.is_none_or(|flags| flags & PF_EXITING != 0)
+            || pending.is_none_or(|pending| pending & PENDING_SIGKILL != 0)
     }
 
     /// Whether `other` is its parent, or the parent of that, and so on.
