@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::path::Path;
 use std::process::Command;
 
 use crate::support::refusal::refused_at;
@@ -138,21 +139,40 @@ fn no_pivot_leaves_no_proc_or_sysfs_to_make_an_unmasked_one_from() {
     }
 }
 
-/// One that something else lies on comes to light when that is taken away. Refused then, as it could be found.
-#[test]
-fn no_pivot_refuses_a_hidden_proc_that_stays() {
-    require!(root);
-    let bundle = Bundle::new();
-    let place = bundle.dir().join("hidden");
-    fs::create_dir(&place).unwrap();
-    let script = "mount -t proc hidden $0 && mount -t tmpfs over $0 && exec \"$@\"";
+/// A container that is refused where the host has this.
+#[track_caller]
+fn no_pivot_is_refused(bundle: &Bundle, script: &str, left: &Path) {
     let host = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script];
-    let host = [&host[..], &[place.to_str().unwrap()]].concat();
-    let call = bundle.container("web").call("create", &["--no-pivot"]).through(&host);
-    let output = call.run().fails();
-    let text = format!("--no-pivot: {} cannot be taken away", place.display());
+    let host = [&host[..], &[left.parent().unwrap().to_str().unwrap()]].concat();
+    let web = bundle.container("web");
+    let output = web.call("create", &["--no-pivot"]).through(&host).run().fails();
+    let text = format!("--no-pivot: {} cannot be taken away", left.display());
     assert!(output.stderr.contains(&text), "{output}");
     bundle.assert_clean();
+}
+
+/// One that a mount above it hides does not hide it from the kernel. Refused, as it is not for us to find.
+#[test]
+fn no_pivot_refuses_a_hidden_proc() {
+    require!(root);
+    let bundle = Bundle::new();
+    let place = bundle.dir().join("above/proc");
+    fs::create_dir_all(&place).unwrap();
+    let script = "mount -t proc hidden $0/proc && mount -t tmpfs over $0 && exec \"$@\"";
+    no_pivot_is_refused(&bundle, script, &place);
+    // What is mounted there has a directory of its name.
+    let script =
+        "mount -t proc hidden $0/proc && mount -t tmpfs over $0 && mkdir $0/proc && exec \"$@\"";
+    no_pivot_is_refused(&bundle, script, &place);
+}
+
+/// A procfs that the host had in the rootfs lies below the container's, with another one on it.
+#[test]
+fn no_pivot_refuses_a_proc_that_the_host_had_in_the_rootfs() {
+    require!(root);
+    let bundle = Bundle::new();
+    let place = bundle.rootfs().join("proc");
+    no_pivot_is_refused(&bundle, "mount -t proc below $0/proc && exec \"$@\"", &place);
 }
 
 #[test]

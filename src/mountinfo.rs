@@ -14,6 +14,8 @@ const MAX_BYTES: usize = 64 << 20;
 pub struct Mounted {
     /// Its id, as statx(2) tells it.
     pub id: u64,
+    /// The id of the mount that it is on.
+    pub parent: u64,
     /// It shows the whole filesystem, and not a directory of it.
     pub whole: bool,
     /// Where it is.
@@ -51,9 +53,10 @@ fn parse(line: &str) -> Option<Mounted> {
     let (before, after) = line.split_once(" - ")?;
     let mut fields = before.split(' ');
     let id = fields.next()?.parse().ok()?;
-    let whole = fields.nth(2)? == "/";
+    let parent = fields.next()?.parse().ok()?;
+    let whole = fields.nth(1)? == "/";
     let point = unescaped(fields.next()?)?;
-    Some(Mounted { id, whole, point, fstype: after.split(' ').next()?.to_owned() })
+    Some(Mounted { id, parent, whole, point, fstype: after.split(' ').next()?.to_owned() })
 }
 
 /// Blanks and the like are written as three octal digits.
@@ -78,6 +81,7 @@ mod tests {
         let line = "31 30 0:28 / /sys/fs/res\\040ctrl rw,nosuid shared:5 - resctrl resctrl rw";
         let expected = Mounted {
             id: 31,
+            parent: 30,
             whole: true,
             point: "/sys/fs/res ctrl".into(),
             fstype: "resctrl".to_owned(),

@@ -1,9 +1,7 @@
 //! The root filesystem: attached, switched to, and closed off.
 
-use std::ffi::OsString;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::PathBuf;
+use std::os::unix::ffi::OsStrExt;
 
 use super::{Child, Create, leave_open, resolve};
 use crate::error::{Code, Error, Result};
@@ -56,7 +54,7 @@ pub fn switch(child: &Child<'_>) -> Result<()> {
             sys::mount::umount(c".", libc::MNT_DETACH)?;
         }
         Switch::Move => {
-            take_away_kernel_views()?;
+            take_away_kernel_views(new_root)?;
             let top = sys::fs::open(c"/", libc::O_PATH | libc::O_DIRECTORY)?;
             sys::mount::move_mount(new_root, top.as_fd())?;
             sys::fs::chroot(c".")?;
@@ -68,38 +66,61 @@ pub fn switch(child: &Child<'_>) -> Result<()> {
 
 /// With chroot(2) the host's tree stays in the mount namespace, out of reach. But where a procfs or sysfs is in
 /// it whole, the kernel lets a user namespace in the container mount one of its own, without the container's
-/// masks and read-only paths (`mount_too_revealing`). So they go, but for the container's, which are below the
-/// current directory.
-fn take_away_kernel_views() -> Result<()> {
-    let inside = PathBuf::from(OsString::from_vec(sys::fs::getcwd()?));
-    let revealing = |mounted: &Mounted| {
-        mounted.whole
-            && matches!(mounted.fstype.as_str(), "proc" | "sysfs")
-            && !mounted.point.starts_with(&inside)
-    };
+/// masks and read-only paths (`mount_too_revealing`), also where other mounts hide it. So they go, but for the
+/// container's, which are on its root.
+fn take_away_kernel_views(new_root: BorrowedFd<'_>) -> Result<()> {
+    let root = sys::fs::mount_id(new_root)?;
     let again = mountinfo::open()?;
-    let mut covered = Vec::new();
-    for mounted in mountinfo::read()?.into_iter().filter(revealing) {
-        let point = sys::cstr("umount2", mounted.point.as_os_str().as_bytes())?;
-        match sys::mount::umount(&point, libc::MNT_DETACH) {
-            // It has gone with the one it was on.
-            Err(error) if error.errno == libc::ENOENT => {}
-            // Locked, since this mount namespace is of a user namespace: only what is visible counts.
-            Err(error) if matches!(error.errno, libc::EINVAL | libc::EPERM) => {
-                sys::mount::mount(c"tmpfs", &point, c"tmpfs", libc::MS_RDONLY, None)?;
-                covered.push(mounted.id);
-            }
-            result => result?,
-        }
+    // The last first, which may be on top of others.
+    for view in kernel_views(&mountinfo::read()?, root).iter().rev() {
+        take_away(view)?;
     }
-    // One that another mount had hidden, which has gone in its place.
-    let left = |mounted: &Mounted| revealing(mounted) && !covered.contains(&mounted.id);
-    match mountinfo::read_from(again)?.into_iter().find(left) {
+    let mounts = mountinfo::read_from(again)?;
+    let is_covered = |view: &&Mounted| {
+        mounts.iter().any(|over| over.parent == view.id && over.point == view.point)
+    };
+    match kernel_views(&mounts, root).into_iter().find(|view| !is_covered(view)) {
         None => Ok(()),
+        // What hides it was not made by us, and its going might show something else.
         Some(left) => {
             let text = format!("--no-pivot: {} cannot be taken away", left.point.display());
             Err(Error::text(Code::E_ROOT_SWITCH, text))
         }
+    }
+}
+
+/// The whole procfs and sysfs mounts that are not in the tree on this mount.
+fn kernel_views(mounts: &[Mounted], root: u64) -> Vec<&Mounted> {
+    let is_inside = |view: &Mounted| {
+        let mut at = view;
+        while at.id != root {
+            match mounts.iter().find(|mount| mount.id == at.parent) {
+                Some(above) if above.id != at.id => at = above,
+                _ => return false,
+            }
+        }
+        true
+    };
+    let is_view = |view: &&Mounted| view.whole && matches!(view.fstype.as_str(), "proc" | "sysfs");
+    mounts.iter().filter(is_view).filter(|view| !is_inside(view)).collect()
+}
+
+fn take_away(view: &Mounted) -> Result<()> {
+    let point = sys::cstr("umount2", view.point.as_os_str().as_bytes())?;
+    match sys::fs::open(&point, libc::O_PATH | libc::O_NOFOLLOW) {
+        Ok(found) if sys::fs::mount_id(found.as_fd())? == view.id => {}
+        // Another mount hides it; or it has gone with the one it was on.
+        Ok(_) => return Ok(()),
+        Err(error) if matches!(error.errno, libc::ENOENT | libc::ENOTDIR) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    }
+    match sys::mount::umount(&point, libc::MNT_DETACH) {
+        // Locked, since this mount namespace is of a user namespace: what has something on its root does not
+        // count.
+        Err(error) if matches!(error.errno, libc::EINVAL | libc::EPERM) => {
+            Ok(sys::mount::mount(c"tmpfs", &point, c"tmpfs", libc::MS_RDONLY, None)?)
+        }
+        result => Ok(result?),
     }
 }
 
