@@ -296,6 +296,33 @@ fn a_cgroup_that_a_killed_create_only_intended_is_not_acted_on() {
     assert_eq!(web.status(), "running");
 }
 
+/// The last of those in a parent cgroup may take it away, a create that has failed, while the next one is about to
+/// make its own in it.
+#[test]
+fn a_parent_cgroup_that_goes_during_create_is_made_again() {
+    require!(root, cgroupfs_driver(), program("strace"));
+    let bundle = Bundle::new();
+    let path = format!("{}/parent/leaf", bundle.config()["linux"]["cgroupsPath"].as_str().unwrap());
+    bundle.edit(|config| config.set("/linux/cgroupsPath", path.as_str()));
+    let web = bundle.container("web");
+    let trace = bundle.dir().join("trace");
+    let strace = ["strace", "-qq", "-o", trace.to_str().unwrap()];
+    let slow = ["-e", "trace=mkdirat", "-e", "inject=mkdirat:delay_enter=300000"];
+    let create = web.call("create", &[]).through(&[&strace[..], &slow].concat()).spawn();
+    let parents =
+        || host::cgroups_of(bundle.name()).into_iter().filter(|dir| dir.ends_with("parent"));
+    eventually("a parent is taken away", || {
+        parents().any(|parent| fs::remove_dir(parent).is_ok()).then_some(())
+    });
+    create.wait().ok();
+    web.start().ok();
+    assert!(web.init().cgroups().values().any(|path| path.ends_with("/parent/leaf")));
+    web.stop();
+    web.delete().ok();
+    // Parents stay, as others may be about to use them.
+    host::clean(bundle.name());
+}
+
 /// After a reboot a cgroup of that name, and of that inode, is somebody else's.
 #[test]
 fn a_cgroup_of_another_boot_is_not_acted_on() {

@@ -109,33 +109,41 @@ pub(super) fn is_another(place: &Place, dir: BorrowedFd<'_>) -> sys::Result<bool
 
 /// Makes a place with the parents it lacks. What was made is noted in `made`, even on failure.
 pub(super) fn make(place: &Place, made: &mut Vec<Made>) -> Result<Dir> {
-    let mount = open_mount(place)?;
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        match make_below(open_mount(place)?, place, made) {
+            // Another container's create has failed and taken a parent back that we had just found.
+            Err(error) if tries < 16 && is_gone(&error) => {}
+            result => return result.map_err(|error| Error::from(error.about(place.dir()))),
+        }
+    }
+}
+
+fn make_below(mount: OwnedFd, place: &Place, made: &mut Vec<Made>) -> sys::Result<Dir> {
     let (above, name) = match place.path.rsplit_once('/') {
         Some((above, name)) => (Some(above), name),
         None => (None, place.path.as_str()),
     };
-    let named = |error: sys::Error| Error::from(error.about(place.dir()));
     let parent = match above {
         None => mount,
         Some(above) => match open_below(mount.as_fd(), above, libc::O_PATH) {
-            Err(error) if error.errno == libc::ENOENT => {
-                make_parents(mount, above, made).map_err(named)?
-            }
-            other => other.map_err(named)?,
+            Err(error) if error.errno == libc::ENOENT => make_parents(mount, above, made)?,
+            other => other?,
         },
     };
     let c_name = sys::cstr("mkdir", name)?;
     let fresh = match fs::mkdirat(parent.as_fd(), &c_name, 0o755) {
         Ok(()) => true,
         Err(error) if error.errno == libc::EEXIST => false,
-        Err(error) => return Err(named(error)),
+        Err(error) => return Err(error),
     };
     let fd = open_below(parent.as_fd(), name, libc::O_RDONLY);
     if fresh {
         made.push(Made { parent, name: c_name, leaf: true });
     }
-    let mut dir = Dir::new(place, fd.map_err(named)?, fresh);
-    dir.place.inode = Some(fs::fstat(dir.as_fd()).map_err(named)?.st_ino);
+    let mut dir = Dir::new(place, fd?, fresh);
+    dir.place.inode = Some(fs::fstat(dir.as_fd())?.st_ino);
     Ok(dir)
 }
 
