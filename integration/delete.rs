@@ -1,8 +1,9 @@
 //! delete: when it is allowed, what it takes away, what it leaves alone.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 
-use crate::support::{Bundle, eventually, host};
+use crate::support::{Bundle, Container, eventually, host};
 
 /// containerd's plain delete must not end a running container.
 #[test]
@@ -217,7 +218,17 @@ fn delete_removes_the_unfinished_pid_file_of_a_killed_create() {
     let web = bundle.container("web");
     let dir = bundle.dir().join("pids");
     fs::create_dir(&dir).unwrap();
-    let trace = bundle.dir().join("trace");
+    killed_before_its_pid_file(&web, &dir);
+    web.delete_force().ok();
+    let names: Vec<_> =
+        fs::read_dir(&dir).unwrap().flatten().map(|entry| entry.file_name()).collect();
+    assert!(names.is_empty(), "{names:?}");
+}
+
+/// Kills create when all is done but the pid file's last name; that which it has until then.
+#[track_caller]
+fn killed_before_its_pid_file(web: &Container<'_>, dir: &Path) -> PathBuf {
+    let trace = dir.with_extension("trace");
     // The record is renamed three times: as an intent, with the pid, and as created.
     let kill =
         ["-e", "trace=renameat,renameat2", "-e", "inject=renameat,renameat2:signal=KILL:when=4"];
@@ -225,12 +236,28 @@ fn delete_removes_the_unfinished_pid_file_of_a_killed_create() {
     let file = dir.join("pid");
     let create = web.call("create", &["--pid-file", file.to_str().unwrap()]);
     assert_eq!(create.through(&strace).run().signal(), Some(libc::SIGKILL));
-    let names = || fs::read_dir(&dir).unwrap().flatten().map(|entry| entry.file_name());
-    assert!(names().any(|name| name.to_string_lossy().starts_with(".onggi-")), "killed elsewhere");
-    assert!(!file.exists());
     assert_eq!(web.status(), "created");
+    let names: Vec<_> = fs::read_dir(dir).unwrap().flatten().map(|entry| entry.path()).collect();
+    assert_eq!(names.len(), 1, "{names:?}");
+    let name = names[0].file_name().unwrap().to_string_lossy();
+    assert!(name.starts_with(".onggi-"), "killed elsewhere: {name}");
+    names[0].clone()
+}
+
+/// Anybody can make a directory of the unfinished pid file's name in /tmp.
+#[test]
+fn delete_goes_on_where_the_unfinished_pid_file_would_be_a_directory() {
+    require!(root, program("strace"));
+    let bundle = Bundle::new();
+    let web = bundle.container("web");
+    let dir = bundle.dir().join("pids");
+    fs::create_dir(&dir).unwrap();
+    let name = killed_before_its_pid_file(&web, &dir);
+    fs::remove_file(&name).unwrap();
+    fs::create_dir(&name).unwrap();
     web.delete_force().ok();
-    assert_eq!(names().count(), 0, "{:?}", names().collect::<Vec<_>>());
+    assert!(name.is_dir());
+    bundle.assert_clean();
 }
 
 /// Its poststop hook does not end, or whoever has the lock stands still: another delete says so.

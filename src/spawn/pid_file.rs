@@ -62,8 +62,12 @@ pub fn remove_temporary(path: &Path, owner: &str) -> Result<()> {
     let temporary = sys::cstr("unlink", temporary.as_os_str().as_bytes())?;
     match sys::fs::unlinkat(sys::fs::CWD, &temporary, 0) {
         // There is none, or its directory has gone, and with it the file. Nobody writes to a directory that is
-        // read-only by now.
-        Err(error) if matches!(error.errno, libc::ENOENT | libc::ENOTDIR | libc::EROFS) => Ok(()),
+        // read-only by now. A directory is not ours: anybody can make one of that name in /tmp.
+        Err(error)
+            if matches!(error.errno, libc::ENOENT | libc::ENOTDIR | libc::EROFS | libc::EISDIR) =>
+        {
+            Ok(())
+        }
         result => Ok(result?),
     }
 }
