@@ -42,6 +42,26 @@ fn row58_run_keep_leaves_a_stopped_container_and_its_cgroup() {
     bundle.assert_clean();
 }
 
+/// What the process has returned is told also when something of the container cannot be taken away.
+#[test]
+fn row59_run_exits_with_the_code_also_when_it_cannot_delete() {
+    require!(root, program("chattr"));
+    let bundle = Bundle::sh("echo up; cat; exit 7");
+    let web = bundle.container("web");
+    let mut run = web.call("run", &[]).stdin(Stdio::piped()).spawn();
+    eventually("it runs", || (run.stdout_now() == "up\n").then_some(()));
+    let file = bundle.root().join("web/config.json");
+    let (status, text) = host::tool(&["chattr", "+i", file.to_str().unwrap()]);
+    drop(run.stdin.take());
+    let output = run.wait();
+    host::tool(&["chattr", "-i", file.to_str().unwrap()]);
+    web.delete().ok();
+    assert!(status.success(), "{text}");
+    assert_eq!(output.code(), 7, "{output}");
+    let log = output.log();
+    assert_eq!((&log[0]["code"], &log[0]["level"]), (&"E_DELETE".into(), &"warning".into()));
+}
+
 /// People expect nothing to stay, whatever the process has returned.
 #[test]
 fn row59_run_without_keep_deletes_everything() {
