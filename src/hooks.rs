@@ -22,16 +22,17 @@ pub fn run_all(hooks: &[Hook], state: &str) -> Result<()> {
 
 /// Runs one hook of the runtime and waits for it.
 pub fn run(hook: &Hook, state: &str) -> Result<()> {
-    run_ignoring(hook, state, sys::process::ignored_signals)
+    run_ignoring(hook, state, u32::MAX, sys::process::ignored_signals)
 }
 
 /// Runs one hook in the child, which ignores no signal. There may be no /proc to ask, or an image's own.
-pub fn run_in_child(hook: &Hook, state: &str) -> Result<()> {
+/// Descriptors from 3 to below `end` may live over an execve.
+pub fn run_in_child(hook: &Hook, state: &str, end: u32) -> Result<()> {
     /// One bit a signal, from bit 0 for signal 1.
     const PIPE: u64 = 1 << (libc::SIGPIPE - 1);
     // What the hook leaves unread is an error that is tolerated, not the end of the container.
     sys::process::ignore_broken_pipes();
-    let result = run_ignoring(hook, state, || Ok(PIPE));
+    let result = run_ignoring(hook, state, end, || Ok(PIPE));
     sys::process::reset_signals(PIPE)?;
     result
 }
@@ -39,6 +40,7 @@ pub fn run_in_child(hook: &Hook, state: &str) -> Result<()> {
 fn run_ignoring(
     hook: &Hook,
     state: &str,
+    end: u32,
     ignored: impl FnOnce() -> sys::Result<u64>,
 ) -> Result<()> {
     let started = Instant::now();
@@ -46,7 +48,7 @@ fn run_ignoring(
         Err(Error::text(Code::E_HOOK, format!("{}: hook {}: {text}", hook.at, show(hook))))
     };
     let (mut output, exit) =
-        match ignored().map_err(Error::from).and_then(|set| supervise(hook, state, set)) {
+        match ignored().map_err(Error::from).and_then(|set| supervise(hook, state, (set, end))) {
             Ok(done) => done,
             Err(error) => return failed(error.to_string()),
         };
@@ -70,7 +72,7 @@ fn show(hook: &Hook) -> String {
 }
 
 /// Starts the hook, feeds it, listens to it. No exit status means that it was killed in time-out.
-fn supervise(hook: &Hook, state: &str, ignored: u64) -> Result<(Vec<u8>, Option<Exit>)> {
+fn supervise(hook: &Hook, state: &str, given: (u64, u32)) -> Result<(Vec<u8>, Option<Exit>)> {
     let path = sys::cstr("execve", &hook.path)?;
     let argv = strings(&hook.args)?;
     let envp = strings(&hook.env)?;
@@ -79,7 +81,7 @@ fn supervise(hook: &Hook, state: &str, ignored: u64) -> Result<(Vec<u8>, Option<
     let runtime = sys::process::getpid();
     let Some(child) = sys::process::clone3(0, None)? else {
         die_with(runtime);
-        hook_process(&path, (&argv, &envp), &stdin_read, (&output_write, &hook.output), ignored);
+        hook_process(&path, (&argv, &envp), &stdin_read, (&output_write, &hook.output), given);
     };
     drop((stdin_read, output_write));
     let result = attend(hook, state, child.pidfd.as_fd(), stdin_write, output_read);
@@ -121,7 +123,7 @@ fn hook_process(
     (argv, envp): (&CStrings, &CStrings),
     stdin: &OwnedFd,
     (output, files): (&OwnedFd, &HookOutput),
-    ignored: u64,
+    (ignored, end): (u64, u32),
 ) -> ! {
     let prepared = sys::fs::dup_to(stdin.as_fd(), 0, false)
         .and_then(|()| sys::fs::dup_to(output.as_fd(), 1, false))
@@ -131,7 +133,7 @@ fn hook_process(
         // A session of its own: what it starts can be found and killed with it.
         .and_then(|()| sys::process::setsid())
         .and_then(|()| sys::process::reset_signals(ignored))
-        .and_then(|()| sys::exec::cloexec_range(3, u32::MAX));
+        .and_then(|()| keep_from_hook(end));
     let error = match prepared {
         Ok(()) => sys::exec::execve(path, argv, envp),
         Err(error) => error,
@@ -143,6 +145,20 @@ fn hook_process(
         }
     }
     sys::process::exit_now(127)
+}
+
+/// The caller of the runtime may have left anything open; in the child we know. Only there may a filter apply
+/// by now, which need not know close_range.
+fn keep_from_hook(end: u32) -> sys::Result<()> {
+    if end == u32::MAX {
+        return sys::exec::cloexec_range(3, end);
+    }
+    for number in 3..i32::try_from(end).unwrap_or(i32::MAX) {
+        if let Some(fd) = sys::fs::inherited(number) {
+            sys::fs::dup_to(fd, number, true)?;
+        }
+    }
+    Ok(())
 }
 
 /// Feeds stdin, keeps the last of the output, until the hook has ended or its time is over. A

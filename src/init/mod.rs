@@ -437,7 +437,7 @@ impl<'a> Child<'a> {
         let create = self.create()?;
         let state = create.state.json("creating", sys::process::getpid());
         match create.plan.hooks.create_container.get(index) {
-            Some(hook) => crate::hooks::run_in_child(hook, &state),
+            Some(hook) => crate::hooks::run_in_child(hook, &state, u32::MAX),
             None => Ok(()),
         }
     }
@@ -447,7 +447,7 @@ impl<'a> Child<'a> {
         let create = self.create()?;
         let state = create.state.json("created", sys::process::getpid());
         match create.plan.hooks.start_container.get(index) {
-            Some(hook) => crate::hooks::run_in_child(hook, &state),
+            Some(hook) => crate::hooks::run_in_child(hook, &state, self.first_fd),
             None => Ok(()),
         }
     }
