@@ -378,6 +378,31 @@ fn rootless_root_of_a_user_and_a_mount_namespace() {
     in_a_user_namespace("unshare --user --map-root-user --mount", without_user_namespace);
 }
 
+/// The host's mounts are locked there. Something on its root hides a procfs of theirs from the kernel, too;
+/// something on a directory above it does not.
+#[test]
+fn rootless_no_pivot_refuses_a_hidden_proc_that_is_locked() {
+    require!(root, program("setpriv"));
+    let mut user = Rootless::new(without_user_namespace);
+    let place = user.bundle.dir().join("above");
+    fs::create_dir_all(place.join("proc")).unwrap();
+    let as_root = user.through.clone();
+    for (over, refused) in [("$0 && mkdir $0/proc", true), ("$0/proc", false)] {
+        let script =
+            format!("mount -t proc hidden $0/proc && mount -t tmpfs over {over} && exec \"$@\"");
+        user.through = words("unshare --mount --propagation private sh -c");
+        user.through.extend([script, place.to_str().unwrap().to_string()]);
+        user.through.extend(as_root.clone());
+        user.through.extend(words("unshare --user --map-root-user --mount"));
+        let output = user.create().args(&["--no-pivot"]).run();
+        let text = format!("--no-pivot: {}/proc cannot be taken away", place.display());
+        assert_eq!(output.stderr.contains(&text), refused, "{output}");
+        assert_eq!(output.code() != 0, refused, "{output}");
+    }
+    user.call(&["delete", "--force", "web"]).run().ok();
+    user.bundle.assert_clean();
+}
+
 /// `--userns keep-id`: one more inside.
 #[test]
 fn rootless_user_namespace_in_a_user_namespace() {
@@ -425,12 +450,13 @@ fn rootless_root_of_a_user_namespace_joins_and_execs() {
 #[test]
 fn rootless_joined_user_namespace() {
     require!(root, program("setpriv"));
-    let user = Rootless::new(|config| config);
+    let user = Rootless::new(|config| config.set("/process/oomScoreAdj", 654));
     user.create().run().ok();
     user.call(&["start", "web"]).run().ok();
     let pod = user.init();
     let two = user.another_in(pod, &["user", "network", "ipc", "uts", "pid"]);
     assert_ne!(two.ns("mnt"), pod.ns("mnt"));
+    assert_eq!(two.read("oom_score_adj"), "654\n");
     let output = user.call(&["exec", "two", "cat", "/proc/1/cmdline"]).run().ok();
     assert_eq!(output.stdout, "sleep\u{0}1000\u{0}");
     user.call(&["delete", "--force", "two"]).run().ok();

@@ -10,7 +10,7 @@ use super::borrow::{self, Borrow};
 use super::contain::{self, Contained};
 use super::listener::Agent;
 use super::protocol::{self, Message};
-use super::schedule::{self, Lent, schedule};
+use super::schedule::{Lent, schedule};
 use super::{Created, end_child, pid_file, place, render, send_fd, userns};
 use crate::cgroup::{Group, SubCgroup};
 use crate::container::Container;
@@ -147,11 +147,11 @@ fn enter(
         exact: !request.sub_cgroups.is_empty() || contained.is_some(),
         through,
     };
-    let (cloned, socket) = clone(child, socket, target)?;
-    let placed = match &container.state.rdt {
+    let (cloned, lent, socket) = clone(child, socket, target)?;
+    let placed = lent.settle(cloned.pid).and_then(|()| match &container.state.rdt {
         Some(record) => crate::rdt::place(record, cloned.pid),
         None => Ok(()),
-    };
+    });
     let begins = placed.and_then(|()| match contained {
         Some(contained) => contained.begins(cloned.pid),
         None => Ok(()),
@@ -280,8 +280,8 @@ fn clone(
     child: Child<'_>,
     socket: OwnedFd,
     target: Target<'_>,
-) -> Result<(sys::process::Child, OwnedFd)> {
-    let lent = Lent::to(child.process)?;
+) -> Result<(sys::process::Child, Lent, OwnedFd)> {
+    let lent = Lent::to_exec(child.process)?;
     // From its first moment the child is visible to the container, which may trace what is dumpable.
     sys::process::set_dumpable(false)?;
     let in_pid_namespace = target.mask & libc::CLONE_NEWPID != 0;
@@ -320,12 +320,11 @@ fn clone(
     };
     drop(borrow);
     drop(child);
-    lent.take_back()?;
     let cloned = match target.through {
         Some(_) => place::second(cloned, &socket)?,
         None => cloned,
     };
-    Ok((cloned, socket))
+    Ok((cloned, lent, socket))
 }
 
 /// Clones into the cgroup that init is in, wherever it goes meanwhile.
@@ -357,9 +356,6 @@ fn attend(
     socket: &OwnedFd,
     mut agent: Option<(Agent, Value)>,
 ) -> Result<Option<OwnedFd>> {
-    if !schedule::inherits_oom_score_adj() {
-        schedule::set_oom_score_adj(child.pid, &plan.process)?;
-    }
     schedule(child.pid, &plan.process)?;
     protocol::send(socket.as_fd(), &Message::Go(None))?;
     let mut terminal = None;

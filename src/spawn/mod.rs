@@ -49,7 +49,7 @@ use listener::Agent;
 use locked::Wanted;
 use prepare::Prepared;
 use protocol::Message;
-use schedule::{schedule, set_oom_score_adj};
+use schedule::{Lent, schedule};
 
 /// How long undoing may wait for processes and cgroups to go.
 pub const UNDO_DEADLINE: Duration = Duration::from_secs(10);
@@ -296,7 +296,9 @@ impl<'a> Making<'a> {
         socket: OwnedFd,
     ) -> Result<OwnedFd> {
         let (joined, through) = place::joined(plan, prepared, host)?;
-        if joined.iter().any(|(kind, _)| *kind == Kind::Pid) {
+        let joins_pid = joined.iter().any(|(kind, _)| *kind == Kind::Pid);
+        let lent = Lent::score(plan.process.as_ref(), !joins_pid && through.is_none())?;
+        if joins_pid {
             // Others in that pid namespace see the child from its first moment.
             sys::process::set_dumpable(false)?;
         }
@@ -325,10 +327,10 @@ impl<'a> Making<'a> {
             Some(_) => place::second(cloned, &socket)?,
             None => cloned,
         };
-        let pid = cloned.pid;
         self.child = Some(cloned);
-        self.state.init = Some(state::identify(pid)?);
+        self.state.init = Some(state::identify(self.pid())?);
         self.state.save(self.dir.as_fd())?;
+        lent.settle(self.pid())?;
         Ok(socket)
     }
 
@@ -354,12 +356,10 @@ impl<'a> Making<'a> {
         if let Some(record) = &self.state.rdt {
             crate::rdt::place(record, self.pid())?;
         }
-        let Some(process) = &plan.process else { return Ok(delegated) };
-        if let Some(ids) = &prepared.ids {
+        if let (Some(process), Some(ids)) = (&plan.process, &prepared.ids) {
             place::raise_limits(self.pid(), process)?;
             place::give_stdio(process, ids)?;
         }
-        set_oom_score_adj(self.pid(), process)?;
         Ok(delegated)
     }
 

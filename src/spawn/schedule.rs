@@ -6,12 +6,50 @@ use crate::error::{Code, Error, Result};
 use crate::plan::process::Process;
 use crate::sys;
 
-/// Sets `oom_score_adj` of a child that waits for Go.
-pub fn set_oom_score_adj(pid: i32, process: &Process) -> Result<()> {
-    let Some(score) = process.oom_score_adj else { return Ok(()) };
-    let path = sys::cstr("open", format!("/proc/{pid}/oom_score_adj"))?;
-    let file = sys::fs::open(&path, libc::O_WRONLY).map_err(about(score))?;
-    write(file.as_fd(), score)
+/// What a child has to inherit, which the parent has become for that, and what it came from.
+#[derive(Debug)]
+pub struct Lent {
+    cpus: Option<Vec<u64>>,
+    score: Option<i32>,
+    own_score: Option<(OwnedFd, i32)>,
+}
+
+impl Lent {
+    /// `oom_score_adj` for a child that will not be dumpable, where that is nobody's but root's to give: its
+    /// files in /proc belong to root then (proc(5)). To be called while the parent is dumpable.
+    pub fn score(process: Option<&Process>, dumpable: bool) -> Result<Self> {
+        let score = process.and_then(|process| process.oom_score_adj);
+        let own_score = match score {
+            Some(score) if !dumpable && !nix::unistd::geteuid().is_root() => {
+                Some(take_oom_score_adj(score)?)
+            }
+            _ => None,
+        };
+        Ok(Self { cpus: None, score, own_score })
+    }
+
+    /// The same for a child of exec, which is never dumpable; and the CPUs of `execCPUAffinity.initial`.
+    pub fn to_exec(process: Option<&Process>) -> Result<Self> {
+        let initial = process.and_then(|process| process.exec_affinity.initial.as_deref());
+        Ok(Self { cpus: initial.map(take_cpus).transpose()?, ..Self::score(process, false)? })
+    }
+
+    /// Goes back, and gives a child that waits for Go the score that it has not inherited. Not even a score
+    /// needs rights to go back: the bound below which they are needed is no higher than where we came from.
+    pub fn settle(self, child: i32) -> Result<()> {
+        if let Some(cpus) = self.cpus {
+            sys::sched::sched_setaffinity(0, &cpus)?;
+        }
+        match (self.own_score, self.score) {
+            (Some((file, score)), _) => write(file.as_fd(), score),
+            (None, Some(score)) => {
+                let path = sys::cstr("open", format!("/proc/{child}/oom_score_adj"))?;
+                let file = sys::fs::open(&path, libc::O_WRONLY).map_err(about(score))?;
+                write(file.as_fd(), score)
+            }
+            (None, None) => Ok(()),
+        }
+    }
 }
 
 fn write(file: BorrowedFd<'_>, score: i32) -> Result<()> {
@@ -20,48 +58,6 @@ fn write(file: BorrowedFd<'_>, score: i32) -> Result<()> {
 
 fn about(score: i32) -> impl Fn(sys::Error) -> Error {
     move |error| Error::at(Code::E_OOM_SCORE_ADJ, "/process/oomScoreAdj")(error.about(score))
-}
-
-/// Whether a child of exec can only inherit its `oom_score_adj`: it is not dumpable, so that its files in
-/// /proc belong to root (proc(5)), which is not who calls.
-pub fn inherits_oom_score_adj() -> bool {
-    !nix::unistd::geteuid().is_root()
-}
-
-/// What the parent has become for a child to inherit, and came from.
-#[derive(Debug)]
-pub struct Lent {
-    cpus: Option<Vec<u64>>,
-    score: Option<(OwnedFd, i32)>,
-}
-
-impl Lent {
-    /// The CPUs of `execCPUAffinity.initial`, and the score that nobody could give the child later. To be
-    /// called while the parent is dumpable.
-    pub fn to(process: Option<&Process>) -> Result<Self> {
-        let Some(process) = process else { return Ok(Self { cpus: None, score: None }) };
-        let score = match process.oom_score_adj {
-            Some(score) if inherits_oom_score_adj() => Some(take_oom_score_adj(score)?),
-            _ => None,
-        };
-        let cpus = match process.exec_affinity.initial.as_deref() {
-            Some(mask) => Some(take_cpus(mask)?),
-            None => None,
-        };
-        Ok(Self { cpus, score })
-    }
-
-    /// Back to what it was. Not even a score needs rights for that: the bound below which they are needed is
-    /// no higher than where we came from.
-    pub fn take_back(self) -> Result<()> {
-        if let Some(cpus) = self.cpus {
-            sys::sched::sched_setaffinity(0, &cpus)?;
-        }
-        if let Some((file, score)) = self.score {
-            write(file.as_fd(), score)?;
-        }
-        Ok(())
-    }
 }
 
 /// Takes a score; the file, which could not be opened again, and the score until now.
