@@ -1,5 +1,5 @@
 """What steps.sh is to bash scripts: steps with a name and a result, and a table."""
-import os, re, subprocess, sys, threading, time, traceback
+import concurrent.futures, os, re, subprocess, sys, time, traceback
 
 engine = os.path.basename(sys.argv[0])
 counts = {"PASS": 0, "FAIL": 0, "SKIP": 0}
@@ -62,19 +62,10 @@ def sh(command):
     return subprocess.run(command, shell=True, check=True, capture_output=True, text=True).stdout.strip()
 
 
-def parallel(jobs):
-    """Runs all at once; the first error is raised."""
-    failed = []
-
-    def run(job):
-        try:
-            job()
-        except Exception as error:
-            failed.append(error)
-    threads = [threading.Thread(target=run, args=(job,)) for job in jobs]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+def parallel(jobs, at_a_time=None):
+    """Runs all, at once or so many at a time. What failed is told together."""
+    with concurrent.futures.ThreadPoolExecutor(at_a_time or len(jobs)) as pool:
+        failed = [error for error in (future.exception() for future in [pool.submit(job) for job in jobs]) if error]
     if failed:
-        raise failed[0]
+        texts = sorted({f"{type(error).__name__}: {error}"[:600] for error in failed})
+        raise AssertionError(f"{len(failed)} of {len(jobs)} failed: " + "; ".join(texts)) from failed[0]
