@@ -46,7 +46,8 @@ podman_config() {
 }
 
 # containerd_cri: CRI's handler `onggi` as it is in the machine, asked again for its features, and a handler
-# `onggi-options` with every option of the shim, whose calls are written down
+# `onggi-options` with every option of the shim, whose calls are written down. A task that does not tell its state
+# in 2 seconds is taken for dead by default, which one of a hundred on an emulated processor is not.
 containerd_cri() {
 	onggi_alone
 	printf '#!/bin/sh\necho "$*" >> /var/tmp/seen-by-cri\nexec %s "$@"\n' $onggi > $onggi-options
@@ -61,8 +62,12 @@ containerd_cri() {
 		NoPivotRoot = true
 		NoNewKeyring = true
 		SystemdCgroup = false
+		[timeouts]
+		"io.containerd.timeout.task.state" = "120s"
 		END
 	fi
+	# A node has more than 128, too: every container takes one to hear of want of memory.
+	[ ! -d /run/systemd/system ] || sysctl -qw fs.inotify.max_user_instances=8192
 	systemctl restart containerd
 	eventually ctr version >/dev/null
 }
