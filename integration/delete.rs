@@ -229,9 +229,10 @@ fn delete_removes_the_unfinished_pid_file_of_a_killed_create() {
 #[track_caller]
 fn killed_before_its_pid_file(web: &Container<'_>, dir: &Path) -> PathBuf {
     let trace = dir.with_extension("trace");
-    // The record is renamed three times: as an intent, with the pid, and as created.
-    let kill =
-        ["-e", "trace=renameat,renameat2", "-e", "inject=renameat,renameat2:signal=KILL:when=4"];
+    // The record is renamed three times: as an intent, with the pid, and as created; and with systemd's unit.
+    let when = if host::by_systemd() { 5 } else { 4 };
+    let inject = format!("inject=renameat,renameat2:signal=KILL:when={when}");
+    let kill = ["-e", "trace=renameat,renameat2", "-e", &inject];
     let strace = [&["strace", "-qq", "-o", trace.to_str().unwrap()], &kill[..]].concat();
     let file = dir.join("pid");
     let create = web.call("create", &["--pid-file", file.to_str().unwrap()]);
