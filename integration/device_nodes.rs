@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::support::refusal::refused_at;
 use crate::support::{Bundle, host};
+use crate::user_namespaces::{mapped, own};
 
 const STAT: &str = "stat -c '%n %F %t:%T %a %u:%g'";
 
@@ -93,6 +94,8 @@ fn bound_dev_directory_stays_as_it_is() {
             .retain(|mount| !mount["destination"].as_str().unwrap().starts_with("/dev"));
         config.args(&["ls", "-A", "/dev"])
     });
+    // docker run -v /dev:/dev --device /dev/null:/dev/modem
+    bundle.edit(|config| config.push("/linux/devices", device("/dev/modem", "c", 1, 3)));
     let dev = bundle.share("/dev");
     let null = dev.join("null");
     assert!(host::tool(&["mknod", "-m", "666", null.to_str().unwrap(), "c", "1", "3"]).0.success());
@@ -118,6 +121,42 @@ fn requested_devices_with_mode_uid_and_gid() {
     let expected = "some character special file a:e5 664 7:8\npipe fifo 0:0 622 0:0\n\
                     unbuffered character special file a:e6 666 0:0\nblock special file 7:c8\n";
     assert_eq!(bundle.container("web").run().ok().stdout, expected);
+}
+
+/// docker's `--device` of a directory and of a node in it, or of the same node twice.
+#[test]
+fn requested_device_listed_twice_is_made_once() {
+    require!(root);
+    let mut first = device("/dev/some", "c", 1, 3);
+    first["fileMode"] = json!(0o640);
+    let bundle = with_device(first, "stat -c '%t:%T %a' /dev/some");
+    bundle.edit(|config| config.push("/linux/devices", device("/dev/some", "c", 1, 3)));
+    assert_eq!(bundle.container("web").run().ok().stdout, "1:3 640\n");
+    bundle.edit(|config| config.push("/linux/devices", device("/dev/some", "c", 1, 5)));
+    refused_at(&bundle, &["/linux/devices/2/path"]).fails_with("another device has this path");
+}
+
+/// Of a privileged container engines list all the host's devices.
+#[test]
+fn requested_ptmx_stays_the_link_to_the_containers_own() {
+    require!(root);
+    let bundle = with_device(device("/dev/ptmx", "c", 5, 2), "readlink /dev/ptmx");
+    assert_eq!(bundle.container("web").run().ok().stdout, "pts/ptmx\n");
+    bundle.edit(mapped);
+    own(&bundle);
+    assert_eq!(bundle.container("web").run().ok().stdout, "pts/ptmx\n");
+}
+
+/// In a container that may mount, yet not make devices.
+#[test]
+fn devices_without_the_right_to_make_them_are_the_hosts_own() {
+    require!(root, program("setpriv"));
+    let script =
+        "grep -c ' /null /dev/null ' /proc/self/mountinfo; head -c 1 /dev/zero | od -An -tx1";
+    let bundle = Bundle::sh(script);
+    let run = bundle.container("web").call("run", &[]);
+    let run = run.through(&["setpriv", "--bounding-set=-mknod", "--inh-caps=-mknod"]);
+    assert_eq!(run.run().ok().stdout, "1\n 00\n");
 }
 
 /// The caller's umask is nobody's business.

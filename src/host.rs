@@ -9,6 +9,8 @@ use crate::sys;
 
 /// As a bit of [`Host::capabilities`].
 pub const CAP_SYS_ADMIN: u64 = 1 << 21;
+/// `CAP_MKNOD` in a mask.
+pub const CAP_MKNOD: u64 = 1 << 27;
 
 /// What the plan may depend on besides config.json and the command line.
 #[derive(Debug, Clone)]

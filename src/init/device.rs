@@ -42,7 +42,7 @@ pub fn make(child: &mut Child<'_>, index: usize) -> Result<()> {
     Ok(())
 }
 
-/// The host's node in the place of one that cannot be made in a user namespace.
+/// The host's node in the place of one that cannot be made: in a user namespace, or without `CAP_MKNOD`.
 fn bind(child: &Child<'_>, index: usize, device: &Device) -> Result<()> {
     let node = child.sources()?.devices.get(index).and_then(Option::as_ref);
     let node = node.ok_or_else(|| Error::text(Code::E_INTERNAL, "the device was not opened"))?;

@@ -26,6 +26,12 @@ pub struct Device {
     pub bind: bool,
 }
 
+impl Device {
+    fn kind(&self) -> u32 {
+        self.mode & libc::S_IFMT
+    }
+}
+
 const DEFAULTS: [(&str, u32, u32); 6] = [
     ("/dev/null", 1, 3),
     ("/dev/zero", 1, 5),
@@ -43,7 +49,19 @@ pub fn dev_is_bound(mounts: &[Mount]) -> bool {
         .any(|mount| mount.destination == "/dev" && matches!(mount.source, Source::Bind { .. }))
 }
 
-/// The default devices unless /dev is bound, then those asked for; one asked for replaces a default.
+/// Whether something else than [`plan`] makes what a configuration lists as this device: whoever has filled a
+/// /dev that is bound (of a privileged container engines list all of the host's), or the link to the
+/// container's own `pts/ptmx`.
+fn is_made_elsewhere(path: &str, mounts: &[Mount]) -> bool {
+    match path.strip_prefix("/dev/") {
+        Some(_) if dev_is_bound(mounts) => true,
+        Some("ptmx") => mounts.iter().any(|mount| mount.destination == "/dev/pts"),
+        _ => false,
+    }
+}
+
+/// The default devices unless /dev is bound, then those asked for; one asked for replaces a default. The same
+/// device twice at one path (docker's `--device` of a directory and of a node in it) is one, the first.
 pub fn plan(linux: &Linux, mounts: &[Mount], bind: bool, findings: &mut Findings) -> Vec<Device> {
     let mut devices: Vec<Device> = Vec::new();
     if !dev_is_bound(mounts) {
@@ -59,13 +77,18 @@ pub fn plan(linux: &Linux, mounts: &[Mount], bind: bool, findings: &mut Findings
     }
     for (index, spec) in linux.devices().iter().flatten().enumerate() {
         let at = At::item("/linux/devices", index);
-        if let Some(mut device) = one(at, spec, findings) {
-            device.bind = bind && device.mode & libc::S_IFMT != libc::S_IFIFO;
-            match devices.iter_mut().find(|known| known.path == device.path) {
-                Some(known) if known.at == At::of("/linux/devices") => *known = device,
-                Some(_) => findings.problem(Code::E_DEVICE, at.leaf("/path"), "duplicate device"),
-                None => devices.push(device),
+        let Some(mut device) = one(at, spec, findings) else { continue };
+        if is_made_elsewhere(&device.path, mounts) {
+            continue;
+        }
+        device.bind = bind && device.kind() != libc::S_IFIFO;
+        match devices.iter_mut().find(|known| known.path == device.path) {
+            Some(known) if known.at == At::of("/linux/devices") => *known = device,
+            Some(known) if (known.kind(), known.dev) == (device.kind(), device.dev) => {}
+            Some(_) => {
+                findings.problem(Code::E_DEVICE, at.leaf("/path"), "another device has this path");
             }
+            None => devices.push(device),
         }
     }
     devices

@@ -36,7 +36,7 @@ use crate::plan::config::Config;
 
 use crate::cgroup::Placement;
 use crate::error::{Code, Error, Finding, Findings};
-use crate::host::Host;
+use crate::host::{CAP_MKNOD, Host};
 use crate::seccomp::Program;
 use devices::Device;
 use hooks::Hooks;
@@ -270,9 +270,10 @@ fn process(spec: &Config, host: &Host, findings: &mut Findings) -> Option<Proces
     spec.process.as_ref().map(|spec| process::plan(spec, host, findings))
 }
 
-/// Nobody makes device nodes in a user namespace; the host's own are bound in their place.
+/// Nobody makes device nodes in a user namespace, nor without the right to; the host's own are bound in their
+/// place.
 fn binds_devices(namespaces: &Namespaces, host: &Host) -> bool {
-    namespaces.is_own(Kind::User) || host.user_namespace
+    namespaces.is_own(Kind::User) || host.user_namespace || host.capabilities & CAP_MKNOD == 0
 }
 
 fn list(

@@ -230,8 +230,7 @@ fn node(device: &Device, propagation: u64) -> Result<OwnedFd> {
         }
     }
     let text = format!(
-        "{}: {}: in a user namespace the host's node {class} {major}:{minor} is bound, and there is \
-         none",
+        "{}: {}: no node can be made here, and the host has no {class} {major}:{minor} to be bound",
         device.at,
         device.path.escape_debug(),
     );
