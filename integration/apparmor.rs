@@ -98,6 +98,35 @@ fn exec_takes_the_profile_it_is_given() {
     assert_eq!(web.exec(&read).ok().stdout.trim(), profile.enforced());
 }
 
+/// An empty variable of a script, and a process object that names none: never more than the container may.
+/// Notices: a process under the runtime's own label.
+#[test]
+fn exec_without_a_profile_has_the_containers() {
+    require!(root, apparmor);
+    let (bundle, profile) = with_profile("exec sleep 1000", "");
+    let web = bundle.container("web");
+    web.up();
+    let read = ["cat", "/proc/self/attr/current"];
+    let exec = web.call("exec", &["--apparmor", ""]).args(&read).run().ok();
+    assert_eq!(exec.stdout.trim(), profile.enforced());
+    let mut process = json!({ "user": { "uid": 0, "gid": 0 }, "cwd": "/", "args": read });
+    let file = bundle.dir().join("process.json");
+    let file_name = file.to_str().unwrap();
+    for (given, label) in [
+        (None, profile.enforced()),
+        (Some(""), profile.enforced()),
+        (Some("unconfined"), "unconfined".to_owned()),
+    ] {
+        process["apparmorProfile"] = given.into();
+        if given.is_none() {
+            process.as_object_mut().unwrap().remove("apparmorProfile");
+        }
+        fs::write(&file, process.to_string()).unwrap();
+        let exec = web.call("exec", &["--process", file_name]).run().ok();
+        assert_eq!(exec.stdout.trim(), label, "{given:?}");
+    }
+}
+
 /// With noNewPrivileges the profile still takes effect: it is asked for before.
 #[test]
 fn profile_with_no_new_privileges() {

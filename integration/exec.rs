@@ -221,6 +221,18 @@ fn row69_exec_options_override_the_config() {
     assert_eq!(groups.split_whitespace().collect::<Vec<_>>(), ["7", "8"]);
 }
 
+/// A script's variable that is not set.
+#[test]
+fn exec_options_that_are_empty_ask_for_nothing() {
+    require!(root);
+    let bundle = Bundle::new();
+    let web = bundle.container("web");
+    web.up();
+    let empty = ["--user", "", "--cwd", "", "--apparmor", "", "--process-label", ""];
+    let exec = web.call("exec", &empty).global(&["--log-format", ""]);
+    assert_eq!(exec.args(&["sh", "-c", "id -u; pwd"]).run().ok().stdout, "0\n/\n");
+}
+
 /// CVE-2022-29162, T10: a capability of the command line is never inheritable.
 #[test]
 fn row69_exec_cap_adds_to_bounding_effective_and_permitted_only() {

@@ -171,6 +171,19 @@ fn row49_listen_fds_are_passed_on_when_listen_pid_matches() {
     assert_eq!(run.run().ok().stdout, "three 1 1\n");
 }
 
+/// Of exec only what --preserve-fds names goes to the process, which is not pid 1 either.
+#[test]
+fn row49_listen_fds_of_exec_are_not_passed_on() {
+    require!(root);
+    let bundle = Bundle::new();
+    let web = bundle.container("web");
+    web.up();
+    let exec = web.call("exec", &[]).fd(file(&bundle, "three"), 3);
+    let script = "echo ${LISTEN_FDS-none} ${LISTEN_PID-none}; [ ! -e /proc/self/fd/3 ] || cat <&3";
+    let output = activated(exec.args(&["sh", "-c", script]), "$$").run().ok();
+    assert_eq!(output.stdout, "none none\n");
+}
+
 /// They were for somebody else, such as conmon's parent.
 #[test]
 fn row49_listen_fds_of_another_pid_are_ignored() {

@@ -52,7 +52,7 @@ impl Log {
     /// Opens the log; failing that is a failure of the command.
     pub fn open(path: Option<&Path>, format: &str, level: Level) -> Result<Self> {
         let json = match format {
-            "text" => false,
+            "" | "text" => false,
             "json" => true,
             other => {
                 return Err(Error::text(

@@ -311,14 +311,16 @@ pub fn listen_fds() -> u32 {
     if number("LISTEN_PID").is_some_and(own) { number("LISTEN_FDS").unwrap_or(0) } else { 0 }
 }
 
-/// How many descriptors from 3 on are the container's.
+/// How many descriptors from 3 on are the container's. Those of socket activation are for its first process
+/// only, as with runc and crun.
 #[must_use]
-pub fn inherited(matches: &ArgMatches) -> u32 {
+pub fn inherited(command: &str, matches: &ArgMatches) -> u32 {
+    let activated = if command == "exec" { 0 } else { listen_fds() };
     let preserved = last(matches, "preserve-fds")
         .and_then(|value| value.to_str())
         .and_then(|value| value.parse::<u32>().ok())
         .unwrap_or(0);
-    listen_fds().saturating_add(preserved).min(1 << 20)
+    activated.saturating_add(preserved).min(1 << 20)
 }
 
 #[cfg(test)]

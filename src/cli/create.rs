@@ -167,14 +167,14 @@ fn make(
         console_socket: args::path(matches, "console-socket")?,
         pidfd_socket: args::path(matches, "pidfd-socket")?,
         waits,
-        inherited: args::inherited(matches),
+        inherited: args::inherited("create", matches),
         extra_env: listen_env(),
     };
     spawn::create(&planned.plan, &planned.host, &request)
 }
 
 /// What tells the container of descriptors meant for it (sd_listen_fds(3)); it will be pid 1.
-pub fn listen_env() -> Vec<String> {
+fn listen_env() -> Vec<String> {
     match args::listen_fds() {
         0 => Vec::new(),
         count => {

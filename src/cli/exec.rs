@@ -41,8 +41,7 @@ pub fn exec(globals: &Globals, matches: &ArgMatches) -> anyhow::Result<u8> {
         sub_cgroups: SubCgroup::read(&args::all(matches, "cgroup"))?,
         contain,
         deadline,
-        inherited: args::inherited(matches),
-        extra_env: super::create::listen_env(),
+        inherited: args::inherited("exec", matches),
     };
     let foreground = if detach { None } else { Some(Foreground::begin()?) };
     let (created, contained) = spawn::exec::exec(&container, entry, &exec_plan, &request)?;
@@ -162,7 +161,11 @@ fn read_and_plan(matches: &ArgMatches, container: &Container) -> Result<(ExecPla
         memory_policy: policy.map(|(mode, nodes)| MemoryPolicy { mode, nodes }),
     };
     if let Some(file) = args::path(matches, "process")? {
-        let (process, mut warnings) = bundle::parse::<Process>(&bundle::read(&file)?)?;
+        let (mut process, mut warnings) = bundle::parse::<Process>(&bundle::read(&file)?)?;
+        if plan::exec::lacks_confinement(&process, &host) {
+            let (spec, _) = bundle::config(&container.config()?)?;
+            plan::exec::confine(&mut process, spec.process.as_ref());
+        }
         let (plan, more) = plan::exec::plan(&process, None, &host, kept)?;
         warnings.extend(more);
         return Ok((plan, warnings));
@@ -204,7 +207,9 @@ fn overrides(matches: &ArgMatches) -> Result<Overrides> {
         .iter()
         .map(|text| number("--additional-gids", text))
         .collect::<Result<_>>()?;
-    let text = |name: &str| args::all(matches, name).pop();
+    // As for runc: an empty value, such as of a variable that is not set, asks for nothing. An empty profile or
+    // label in particular must not take the container's away.
+    let text = |name: &str| args::all(matches, name).pop().filter(|text| !text.is_empty());
     Ok(Overrides {
         args: command,
         cwd: text("cwd"),

@@ -215,7 +215,7 @@ fn fail(log: &Log, command: &str, id: &str, error: &anyhow::Error) -> u8 {
 
 fn open_log(matches: &ArgMatches, sub: &ArgMatches) -> Result<Log> {
     // An unexpected descriptor of the caller (a shim's socket) is nobody's business here.
-    let ours = 3 + args::inherited(sub);
+    let ours = 3 + args::inherited(matches.subcommand_name().unwrap_or_default(), sub);
     sys::exec::close_range(ours, u32::MAX)?;
     if ours > 3 {
         occupy_holes(ours)?;

@@ -40,8 +40,6 @@ pub struct Request {
     pub deadline: Option<Deadline>,
     /// Descriptors from 3 on that are the process'.
     pub inherited: u32,
-    /// What they mean, for its environment.
-    pub extra_env: Vec<String>,
 }
 
 /// What is entered.
@@ -135,7 +133,7 @@ fn enter(
         tasks: group.map(Group::tasks).transpose()?.unwrap_or_default(),
         first_fd: 3 + request.inherited,
         ignored_signals: sys::process::ignored_signals()?,
-        extra_env: request.extra_env.clone(),
+        extra_env: Vec::new(),
         work: Work::default(),
     };
     let target = Target {
