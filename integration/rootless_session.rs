@@ -5,7 +5,7 @@ use std::fs;
 
 use serde_json::json;
 
-use crate::support::{Bundle, Config, eventually, host};
+use crate::support::{Bundle, Config, Process, eventually, host};
 
 /// A bundle whose container has a user namespace with the caller as its root.
 pub fn own(edit: impl FnOnce(&mut Config) -> &mut Config) -> Bundle {
@@ -97,6 +97,35 @@ fn rootless_limit_without_delegation_is_refused() {
     let bundle = own(|config| config.set("/linux/resources/pids/limit", 7));
     let output = bundle.container(bundle.name()).create().fails();
     assert!(output.stderr.contains("pids"), "{output}");
+    bundle.assert_clean();
+}
+
+/// A user's shell over ssh is in a cgroup of root's, from which the kernel lets nobody clone into one that systemd
+/// has delegated to the user: systemd moves the process.
+#[test]
+fn rootless_exec_from_a_login_is_in_the_containers_scope() {
+    require!(user, no_session, systemd(), v2_controller("pids"));
+    let run = format!("/run/user/{}", unsafe { libc::geteuid() });
+    let bundle = own(|config| config.sh("exec sleep 1000"));
+    let path = format!("user.slice:it:{}", bundle.name());
+    bundle.edit(|config| config.set("/linux/cgroupsPath", path));
+    let web = bundle.container("web");
+    let call = |command: &str, options: &[&str]| {
+        let call = web.call(command, options).global(&["--systemd-cgroup"]);
+        call.env("XDG_RUNTIME_DIR", &run)
+    };
+    call("create", &[]).run().ok();
+    let cgroup = web.init().cgroups()[""].clone();
+    assert!(cgroup.ends_with(&format!("/user.slice/it-{}.scope", bundle.name())), "{cgroup}");
+    call("start", &[]).run().ok();
+    let pid_file = bundle.dir().join("exec.pid");
+    let options = ["--detach", "--pid-file", pid_file.to_str().unwrap()];
+    call("exec", &options).args(&["sleep", "1000"]).run().ok();
+    let pid = fs::read_to_string(&pid_file).unwrap().parse().unwrap();
+    assert_eq!(Process(pid).cgroups()[""], cgroup);
+    // One of its own cannot be got that way: an error, not a process elsewhere.
+    call("exec", &["--contain"]).args(&["true"]).run().fails();
+    call("delete", &["--force"]).run().ok();
     bundle.assert_clean();
 }
 

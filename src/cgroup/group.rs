@@ -268,6 +268,24 @@ impl Group {
         Ok(dir::open_below(dir.as_fd(), below, libc::O_RDONLY)?)
     }
 
+    /// Whether a user's own systemd has made it.
+    #[must_use]
+    pub fn is_of_user_unit(&self) -> bool {
+        self.record.unit.as_ref().is_some_and(|unit| unit.user)
+    }
+
+    /// Has systemd move a process here, which the kernel lets nobody do who has no rights over a cgroup above
+    /// both places (cgroups(7), delegation containment).
+    ///
+    /// # Errors
+    /// systemd's, or when the process is not here after that.
+    pub fn adopt(&self, pid: i32) -> Result<()> {
+        if let Some(unit) = &self.record.unit {
+            systemd::attach(unit, pid, systemd::START)?;
+        }
+        self.v2_dir_of(pid).map(drop)
+    }
+
     /// Makes the v2 cgroup threaded, as a child of a threaded parent has to be (clone3 says
     /// `EOPNOTSUPP` into its `domain invalid` state). For another type it is refused with the reason.
     ///

@@ -145,11 +145,12 @@ fn enter(
         exact: !request.sub_cgroups.is_empty() || contained.is_some(),
         through,
     };
-    let (cloned, lent, socket) = clone(child, socket, target)?;
+    let Cloned { child: cloned, lent, socket, outside } = clone(child, socket, target)?;
     let placed = lent.settle(cloned.pid).and_then(|()| match &container.state.rdt {
         Some(record) => crate::rdt::place(record, cloned.pid),
         None => Ok(()),
     });
+    let placed = placed.and_then(|()| outside.map_or(Ok(()), |group| group.adopt(cloned.pid)));
     let begins = placed.and_then(|()| match contained {
         Some(contained) => contained.begins(cloned.pid),
         None => Ok(()),
@@ -273,12 +274,18 @@ fn place_in_user_namespace(init: i32, child: i32, process: &Process) -> Result<(
     place::give_stdio(process, &userns::maps_of_process(init)?)
 }
 
-/// Clones into the container's pid namespace and v2 cgroup.
-fn clone(
-    child: Child<'_>,
+/// A child that waits for Go, and what it needs until then.
+#[derive(Debug)]
+struct Cloned<'a> {
+    child: sys::process::Child,
+    lent: Lent,
     socket: OwnedFd,
-    target: Target<'_>,
-) -> Result<(sys::process::Child, Lent, OwnedFd)> {
+    /// The cgroup that it is not in yet.
+    outside: Option<&'a Group>,
+}
+
+/// Clones into the container's pid namespace and v2 cgroup.
+fn clone<'a>(child: Child<'_>, socket: OwnedFd, target: Target<'a>) -> Result<Cloned<'a>> {
     let lent = Lent::to_exec(child.process)?;
     // From its first moment the child is visible to the container, which may trace what is dumpable.
     sys::process::set_dumpable(false)?;
@@ -290,11 +297,19 @@ fn clone(
     };
     let borrow = Borrow::enter(pid_namespace)?;
     let into = target.group.and_then(Group::clone_into);
+    let mut outside = None;
     let cloned = match (sys::process::clone3(0, into), target.group) {
         // The container has made sub-cgroups with controllers (systemd, nested engines): a cgroup with
         // children holds no processes. Init lives in one that does.
         (Err(error), Some(group)) if !target.exact && is_no_home(error.errno) => {
             beside_init(group, target.pid)?
+        }
+        // A user's login is in a cgroup of root's, and no cgroup above both is the user's.
+        (Err(error), Some(group))
+            if !target.exact && error.errno == libc::EACCES && group.is_of_user_unit() =>
+        {
+            outside = Some(group);
+            sys::process::clone3(0, None)
         }
         (result, _) => result,
     };
@@ -318,11 +333,11 @@ fn clone(
     };
     drop(borrow);
     drop(child);
-    let cloned = match target.through {
+    let child = match target.through {
         Some(_) => place::second(cloned, &socket)?,
         None => cloned,
     };
-    Ok((cloned, lent, socket))
+    Ok(Cloned { child, lent, socket, outside })
 }
 
 /// Clones into the cgroup that init is in, wherever it goes meanwhile.

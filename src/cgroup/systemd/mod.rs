@@ -15,7 +15,7 @@ mod unit;
 pub(super) mod wire;
 
 pub(super) use scope::enter;
-pub(super) use unit::{set_properties, start, stop};
+pub(super) use unit::{attach, set_properties, start, stop};
 pub use wire::Value;
 
 use std::collections::BTreeMap;

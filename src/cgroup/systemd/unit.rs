@@ -96,6 +96,25 @@ pub fn set_properties(unit: &Unit, properties: &[Property], deadline: Duration) 
 
 /// Stops a unit and waits until it is gone. One that is not there is fine, and so is no systemd at all:
 /// it takes its units with it.
+/// Moves a process into a unit's cgroup.
+///
+/// # Errors
+/// When there is no bus, it does not answer within `deadline`, or systemd refuses.
+pub fn attach(unit: &Unit, pid: i32, deadline: Duration) -> Result<()> {
+    let named = |error: Error| Error::text(Code::E_SYSTEMD, format!("{unit}: {error}"));
+    let mut bus = Bus::connect(unit.user, deadline).map_err(named)?;
+    let mut body = Writer::default();
+    body.text(&unit.name);
+    body.text("/");
+    body.numbers(&[pid.cast_unsigned()]);
+    let serial = bus.call("AttachProcessesToUnit", "ssau", body);
+    let reply = Jobs::default().reply(&mut bus, serial).map_err(named)?;
+    match reply.kind {
+        Kind::Return => Ok(()),
+        _ => Err(named(Error::text(Code::E_SYSTEMD, bus::refusal(&reply)))),
+    }
+}
+
 ///
 /// # Errors
 /// When systemd does not answer within `deadline`, or refuses.

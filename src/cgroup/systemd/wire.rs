@@ -110,7 +110,7 @@ impl Writer {
             Value::Text(text) => self.text(text),
             Value::Texts(texts) => self.array(4, texts, |out, text| out.text(text)),
             Value::Bytes(bytes) => self.array(1, bytes, |out, byte| out.bytes.push(*byte)),
-            Value::U32s(numbers) => self.array(4, numbers, |out, number| out.u32(*number)),
+            Value::U32s(numbers) => self.numbers(numbers),
             Value::Pairs(pairs) => self.array(8, pairs, |out, (a, b)| {
                 out.text(a);
                 out.text(b);
@@ -128,6 +128,11 @@ impl Writer {
             out.text(&property.name);
             out.variant(&property.value);
         });
+    }
+
+    /// Appends `au`.
+    pub fn numbers(&mut self, numbers: &[u32]) {
+        self.array(4, numbers, |out, number| out.u32(*number));
     }
 
     /// Appends `a(sa(sv))` without elements: no further units.
