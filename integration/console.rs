@@ -177,6 +177,45 @@ fn row61_run_on_the_callers_terminal() {
 }
 
 /// Ctrl-C goes through the raw terminal to the process inside, not to the runtime.
+/// systemd, getty and login close every descriptor of theirs for a terminal and open it again.
+#[test]
+fn row61_terminal_that_is_closed_and_opened_again() {
+    require!(root);
+    let bundle = terminal(
+        "echo up; exec < /dev/null > /dev/null 2>&1; sleep 1; \
+         exec < /dev/console > /dev/console 2>&1; echo again; read line; echo \"got <$line>\"",
+    );
+    let web = bundle.container("web");
+    let mut caller = Pty::open(20, 60);
+    let run = on_terminal(web.call("run", &[]), &caller).spawn();
+    pty::read_until(&mut caller.master, "again");
+    pty::write(&mut caller.master, "typed\r");
+    pty::read_until(&mut caller.master, "got <typed>");
+    run.wait().exits(0);
+}
+
+/// podman run -it -v /dev:/dev without rights: ptmx of the host's devpts is closed to the user.
+#[test]
+fn terminal_of_the_hosts_dev_in_a_user_namespace() {
+    require!(root);
+    let bundle = terminal("tty && echo fine");
+    bundle.edit(|config| {
+        config["mounts"]
+            .as_array_mut()
+            .unwrap()
+            .retain(|mount| !mount["destination"].as_str().unwrap().starts_with("/dev"));
+        let options = ["rbind", "rslave"];
+        let dev = json!({ "destination": "/dev", "source": "/dev", "options": options });
+        mapped(config.push("/mounts", dev))
+    });
+    own(&bundle);
+    let web = bundle.container("web");
+    let mut caller = Pty::open(20, 60);
+    let run = on_terminal(web.call("run", &[]), &caller).spawn();
+    pty::read_until(&mut caller.master, "fine");
+    run.wait().exits(0);
+}
+
 #[test]
 fn row61_control_characters_reach_the_process() {
     require!(root);

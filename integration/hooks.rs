@@ -198,6 +198,22 @@ fn hook_that_does_not_read_its_stdin_is_no_error() {
     bundle.container("web").create().ok();
 }
 
+/// A daemon's way: nothing is left to be listened to, yet its state is more than a pipe takes at once.
+#[test]
+fn hook_that_closes_its_output_gets_the_rest_of_its_state() {
+    require!(root);
+    let (bundle, dir) = recorder();
+    let big = "x".repeat(200_000);
+    let script = format!("exec > {0}/state 2>&1; sleep 0.2; cat", dir.display());
+    bundle.edit(|config| {
+        config.set("/annotations", json!({ "org.example/big": big }));
+        config.hook("prestart", "/bin/sh", &["sh", "-c", &script])
+    });
+    bundle.container("web").create().ok();
+    let state: Value = serde_json::from_str(&read(&dir, "state")).unwrap();
+    assert_eq!(state["annotations"]["org.example/big"].as_str().unwrap().len(), 200_000);
+}
+
 /// A hook of every kind that copies its own /proc/self/environ, without a shell that would add to
 /// it.
 fn record_environments(bundle: &Bundle, dir: &std::path::Path, env: Option<&[&str]>) {

@@ -1,7 +1,7 @@
 //! Staying with a process in the foreground: signals and terminal pass through, its end is ours.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::sys::termios::Termios;
 
@@ -92,8 +92,9 @@ impl Foreground {
                 fds.extend(relay.interests()?);
             }
             let left = end.map(|end| end.saturating_duration_since(Instant::now()));
-            let millis = left.map_or(-1, |left| {
-                i32::try_from(left.as_micros().div_ceil(1000)).unwrap_or(i32::MAX)
+            let again = relay.as_ref().is_some_and(|relay| !relay.open).then_some(HUNG_UP);
+            let millis = left.into_iter().chain(again).min().map_or(-1, |wait| {
+                i32::try_from(wait.as_micros().div_ceil(1000)).unwrap_or(i32::MAX)
             });
             let events = match sys::fs::poll(&fds, millis) {
                 Err(error) if error.errno == libc::EINTR => continue,
@@ -168,8 +169,13 @@ struct Relay<'a> {
     stdout: Option<BorrowedFd<'a>>,
     /// Read from stdin, not yet taken by the pty.
     pending: Vec<u8>,
+    /// Somebody has the other side open.
     open: bool,
 }
+
+/// How often a pty is looked at that nobody has open: systemd and getty hang theirs up and open it again, which
+/// no event tells.
+const HUNG_UP: Duration = Duration::from_millis(100);
 
 /// Size of one copy, in bytes: the relay's memory stays bounded whatever either side does. A pipe that
 /// is ready takes as much without blocking (`PIPE_BUF`).
@@ -250,24 +256,21 @@ impl<'a> Relay<'a> {
 
     /// One chunk of output; false when there is none now.
     fn output(&mut self) -> Result<bool> {
-        if !self.open {
-            return Ok(false);
-        }
         let mut chunk = [0u8; CHUNK];
-        match sys::fs::read(self.master, &mut chunk) {
-            Ok(0) => self.open = false,
+        let read = sys::fs::read(self.master, &mut chunk);
+        // The last slave has been closed: EIO until somebody opens another one.
+        self.open = !matches!(&read, Err(error) if error.errno == libc::EIO);
+        match read {
+            Ok(0) => Ok(false),
             Ok(count) => {
                 if let Some(stdout) = self.stdout {
                     sys::fs::write_all(stdout, chunk.get(..count).unwrap_or_default())?;
                 }
-                return Ok(true);
+                Ok(true)
             }
-            Err(error) if error.errno == libc::EAGAIN => {}
-            // The last slave has been closed: that is how a pty ends.
-            Err(error) if error.errno == libc::EIO => self.open = false,
-            Err(error) => return Err(error.into()),
+            Err(error) if matches!(error.errno, libc::EAGAIN | libc::EIO) => Ok(false),
+            Err(error) => Err(error.into()),
         }
-        Ok(false)
     }
 
     /// Everything that was written before the process ended.

@@ -176,6 +176,7 @@ fn attend(
     let mut unsent = state.as_bytes();
     let mut stdin = Some(stdin);
     let mut said = Vec::new();
+    let mut open = true;
     loop {
         if let Some(pipe) = stdin.take() {
             stdin = feed(pipe, &mut unsent)?;
@@ -185,17 +186,15 @@ fn attend(
             Some(None) => return Ok((said, None)),
             Some(Some(left)) => i32::try_from(left.as_millis()).unwrap_or(i32::MAX).max(1),
         };
-        let mut fds = vec![(pidfd, libc::POLLIN), (output.as_fd(), libc::POLLIN)];
+        let mut fds = vec![(pidfd, libc::POLLIN)];
+        // What is closed on its side is always ready.
+        fds.extend(open.then_some((output.as_fd(), libc::POLLIN)));
         fds.extend(stdin.iter().map(|pipe| (pipe.as_fd(), libc::POLLOUT)));
         let events = sys::fs::poll(&fds, wait)?;
-        let open = drain(&output, &mut said)?;
+        open = drain(&output, &mut said)?;
         if events.first().is_some_and(|events| *events != 0) {
             drain(&output, &mut said)?;
             return Ok((said, sys::process::wait(pidfd, true)?));
-        }
-        if !open {
-            // Closed on its side: only its end, or the deadline, is left to wait for.
-            sys::fs::poll(&[(pidfd, libc::POLLIN)], wait)?;
         }
     }
 }
