@@ -8,6 +8,7 @@ use serde_json::json;
 
 use crate::support::pty::{self, FdSocket, Pty};
 use crate::support::{Bundle, Call, Container, Process, eventually, fds};
+use crate::user_namespaces::{mapped, own};
 
 /// A bundle with a terminal that runs a shell script.
 fn terminal(script: &str) -> Bundle {

@@ -6,7 +6,7 @@ use std::io::Read;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::{Bundle, Process, fds, host, onggi};
 
@@ -341,12 +341,26 @@ fn row9_create_and_run_with_systemd_cgroup_never_fall_back_to_cgroupfs() {
 fn row10_row11_cgroup_manager_disabled_is_kept_in_the_state() {
     require!(root);
     let bundle = Bundle::new();
+    bundle.edit(|config| {
+        for mount in config["mounts"].as_array_mut().unwrap() {
+            if mount["type"] == "cgroup" {
+                mount["options"] = json!(["nosuid", "noexec", "nodev", "relatime"]);
+            }
+        }
+        config
+    });
     let web = bundle.container("web");
     web.call("create", &[]).global(&["--cgroup-manager", "disabled"]).run().ok();
     web.start().ok();
     assert!(host::cgroups_of(bundle.name()).is_empty());
     assert_eq!(web.init().cgroups(), Process::own().cgroups());
     assert_eq!(web.sh("echo hi").ok().stdout, "hi\n");
+    // What it is in, which is the caller's.
+    assert_ne!(web.sh("ls -A /sys/fs/cgroup").ok().stdout, "");
+    let mounts = web.init().mounts().into_iter();
+    for mount in mounts.filter(|mount| mount.fstype.starts_with("cgroup")) {
+        assert!(mount.options.split(',').any(|option| option == "ro"), "{mount:?}");
+    }
     web.kill("KILL").ok();
     web.becomes("stopped");
     web.delete().ok();

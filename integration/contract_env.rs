@@ -227,6 +227,16 @@ fn row22_home_of_the_config_stays() {
     assert_eq!(bundle.container("web").run().ok().stdout, "/srv\n");
 }
 
+/// docker run -e HOME=
+#[test]
+fn row22_empty_home_of_the_config_is_none() {
+    require!(root);
+    let env = json!([PATH, "HOME="]);
+    let bundle = Bundle::with(|config| config.args(&["env"]).set("/process/env", env));
+    let output = bundle.container("web").run().ok();
+    assert_eq!(output.stdout, format!("{PATH}\nHOME=/root\n"));
+}
+
 /// A command that its own PATH does not find must not be found through ours.
 #[test]
 fn command_is_looked_up_in_the_path_of_the_container() {

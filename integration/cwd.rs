@@ -113,6 +113,10 @@ fn cwd_that_only_its_user_may_enter() {
     };
     bundle.edit(|config| config.remove("/linux/cgroupsPath"));
     assert_eq!(run().ok().stdout, "/private\n");
+    // Nor may root look for what is below it.
+    fs::create_dir(bundle.rootfs().join("private/below")).unwrap();
+    bundle.edit(|config| config.set("/process/cwd", "/private/below"));
+    assert_eq!(run().ok().stdout, "/private/below\n");
     directory(&bundle, "other", 0o700, 1001);
     bundle.edit(|config| config.set("/process/cwd", "/other"));
     let output = run().fails();

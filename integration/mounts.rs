@@ -339,6 +339,33 @@ fn overlay_with_data_options_longer_than_255_bytes() {
     assert_eq!(output.stdout, "17\n0");
 }
 
+/// podman run --read-only --read-only-tmpfs=false: devices, links, the console and mount points are made in /dev all
+/// the same.
+#[test]
+fn tmpfs_that_is_read_only_has_what_belongs_into_it() {
+    require!(root);
+    let bundle = Bundle::with(|config| {
+        for mount in config["mounts"].as_array_mut().unwrap() {
+            if mount["destination"] == "/dev" {
+                mount["options"].as_array_mut().unwrap().push("ro".into());
+            }
+        }
+        config.push("/mounts", tmpfs("/mnt", &["ro", "mode=755"]));
+        config.push("/mounts", tmpfs("/mnt/below", &["mode=755"]));
+        config.set("/process/cwd", "/mnt/cwd");
+        config.sh("pwd; echo x > /dev/null && ls -d /dev/pts/ptmx /dev/fd && touch /mnt/below/x; \
+            touch /dev/x; touch /mnt/x")
+    });
+    let output = bundle.container("web").run();
+    assert_eq!(output.stdout, "/mnt/cwd\n/dev/fd\n/dev/pts/ptmx\n", "{output}");
+    for path in ["/dev/x", "/mnt/x"] {
+        assert!(
+            output.stderr.contains(&format!("touch: {path}: Read-only file system")),
+            "{output}"
+        );
+    }
+}
+
 /// Not the mount alone: nothing may be written to a device that is given read-only, not even its journal. A tmpfs
 /// takes any name for a device.
 #[test]

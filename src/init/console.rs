@@ -40,13 +40,29 @@ pub fn open(child: &mut Child<'_>) -> Result<()> {
 /// The container's own devpts, and really one: never a path that the image may have made.
 fn master(root: BorrowedFd<'_>) -> Result<OwnedFd> {
     let flags = libc::O_RDWR | libc::O_NOCTTY;
-    let master = resolve::open_no_links(root, "/dev/pts/ptmx", flags)?;
+    let master = match resolve::open_no_links(root, "/dev/pts/ptmx", flags) {
+        // The host's, with its /dev: closed to users (ptmxmode=000), for whom there is /dev/ptmx.
+        Err(error) if error.errno == libc::EACCES => return host_master(root),
+        result => result?,
+    };
     if sys::fs::fs_magic(master.as_fd())? != DEVPTS_SUPER_MAGIC {
         return Err(Error::text(
             Code::E_TERMINAL,
             "/dev/pts is not a devpts: a terminal needs one there",
         ));
     }
+    Ok(master)
+}
+
+/// A master by the device node. Its slave is of the devpts beside it (Linux 4.7).
+fn host_master(root: BorrowedFd<'_>) -> Result<OwnedFd> {
+    let flags = libc::O_RDWR | libc::O_NOCTTY | libc::O_NONBLOCK;
+    let master = resolve::open_no_links(root, "/dev/ptmx", flags)?;
+    let stat = sys::fs::fstat(master.as_fd())?;
+    if stat.st_mode & libc::S_IFMT != libc::S_IFCHR || stat.st_rdev != libc::makedev(5, 2) {
+        return Err(Error::text(Code::E_TERMINAL, "/dev/ptmx makes no pseudo-terminals"));
+    }
+    sys::fs::set_nonblocking(&master, false)?;
     Ok(master)
 }
 

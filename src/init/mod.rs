@@ -112,6 +112,8 @@ pub struct Work {
     pub carried: Option<OwnedFd>,
     /// Clones of the container's cgroup directories that the parent could not make.
     pub cgroup_trees: Vec<OwnedFd>,
+    /// Each tmpfs that is going to be read-only.
+    pub readonly_tmpfs: Vec<(usize, OwnedFd)>,
     /// The attached empty directory that masks are clones of.
     pub empty_dir: Option<OwnedFd>,
     /// /dev/null has been attached once; from then on masks are clones of that.
@@ -272,6 +274,7 @@ impl<'a> Child<'a> {
             Do::RuntimeHooks => self.runtime_hooks(),
             Do::ContainerHooks(index) => self.container_hook(index),
             Do::MakeCwd => rootfs::make_cwd(self),
+            Do::ReadonlyTmpfs(index) => mount::make_readonly(self, index),
             Do::Console => console::open(self),
             Do::SwitchRoot => rootfs::switch(self),
             Do::RootfsPropagation => rootfs::propagation(self),

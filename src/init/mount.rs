@@ -14,7 +14,7 @@ use crate::sys::mount::MountAttr;
 const FSCONFIG_MAX: usize = 255;
 
 /// Does one entry of `mounts`.
-pub fn mount(child: &Child<'_>, index: usize) -> Result<()> {
+pub fn mount(child: &mut Child<'_>, index: usize) -> Result<()> {
     let create = child.create()?;
     let Some(mount) = create.plan.mounts.get(index) else { return Ok(()) };
     let root = super::rootfs::root(create);
@@ -29,11 +29,36 @@ pub fn mount(child: &Child<'_>, index: usize) -> Result<()> {
         }
         Source::Fs { fstype, source } => {
             let map = create.prepared.id_maps.get(index).and_then(Option::as_ref);
-            filesystem(create, root, (mount, map), fstype, source)
+            let made = filesystem(create, root, (mount, map), fstype, source)?;
+            if mount.is_readonly_tmpfs() {
+                child.work.readonly_tmpfs.push((index, made));
+            } else {
+                leave_open([made]);
+            }
+            Ok(())
         }
         Source::Cgroup => cgroup(create, &child.work.cgroup_trees, root, (mount, index)),
         Source::Remount => remount(root, mount),
     }
+}
+
+/// Nothing more is made in this tmpfs.
+pub fn make_readonly(child: &mut Child<'_>, index: usize) -> Result<()> {
+    let waiting = &mut child.work.readonly_tmpfs;
+    let Some(at) = waiting.iter().position(|(mount, _)| *mount == index) else {
+        return Err(Error::text(Code::E_INTERNAL, "the tmpfs was not kept"));
+    };
+    let (_, made) = waiting.swap_remove(at);
+    let attributes = MountAttr { set: attr::RDONLY, ..MountAttr::default() };
+    sys::mount::mount_setattr(made.as_fd(), 0, &attributes)?;
+    leave_open([made]);
+    Ok(())
+}
+
+/// What is set when a filesystem is mounted.
+fn first_attributes(mount: &Mount, plan: Attributes) -> MountAttr {
+    let later = if mount.is_readonly_tmpfs() { attr::RDONLY } else { 0 };
+    attributes(Attributes { set: plan.set & !later, ..plan })
 }
 
 fn bind(root: BorrowedFd<'_>, mount: &Mount, tree: &OwnedFd) -> Result<()> {
@@ -135,7 +160,7 @@ fn filesystem(
     (mount, map): (&Mount, Option<&OwnedFd>),
     fstype: &str,
     source: &str,
-) -> Result<()> {
+) -> Result<OwnedFd> {
     let (target, mode) = if matches!(fstype, "proc" | "sysfs") {
         // A link here would let the image choose where the kernel's own files appear (CVE-2019-19921).
         (real_directory(root, &mount.destination)?, None)
@@ -163,11 +188,12 @@ fn filesystem(
     }
     if mount.options.tmpcopyup {
         copyup::copy(target.as_fd(), made.as_fd())?;
-        sys::mount::mount_setattr(made.as_fd(), 0, &attributes(mount.options.attr))?;
+        sys::mount::mount_setattr(made.as_fd(), 0, &first_attributes(mount, mount.options.attr))?;
     }
     crate::spawn::idmap::apply(mount, made.as_fd(), map)?;
     if !mount.options.recursive.is_empty() {
-        sys::mount::mount_setattr(made.as_fd(), 0, &attributes(mount.options.recursive))?;
+        let recursive = first_attributes(mount, mount.options.recursive);
+        sys::mount::mount_setattr(made.as_fd(), 0, &recursive)?;
     }
     if let ("mqueue", Some(label)) = (fstype, &create.plan.mount_label) {
         // Its superblock came with the ipc namespace and takes no context any more (EINVAL).
@@ -178,8 +204,8 @@ fn filesystem(
     }
     set_propagation(made.as_fd(), &mount.options)?;
     attach(made.as_fd(), target.as_fd(), mount)?;
-    leave_open([made, target]);
-    Ok(())
+    leave_open([target]);
+    Ok(made)
 }
 
 /// A directory whose path has no link in it, made where missing.
@@ -255,7 +281,8 @@ fn new_filesystem(mount: &Mount, fstype: &str, source: &str, mode: Option<u32>) 
     let context = configured(mount, fstype, source, mode)?;
     sys::mount::fsconfig_create(context.as_fd())?;
     // With tmpcopyup the mount must take the files before it may become read-only.
-    let attributes = if mount.options.tmpcopyup { 0 } else { mount.options.attr.set };
+    let first = first_attributes(mount, mount.options.attr);
+    let attributes = if mount.options.tmpcopyup { 0 } else { first.set };
     let made = sys::mount::fsmount(context.as_fd(), attributes)?;
     leave_open([context]);
     Ok(made)
@@ -301,7 +328,7 @@ fn staged(create: &Create<'_>, mount: &Mount, fstype: &str, source: &str) -> Res
     sys::mount::umount(create.staging, libc::MNT_DETACH)?;
     let clone = clone?;
     if !mount.options.attr.is_empty() && !mount.options.tmpcopyup {
-        sys::mount::mount_setattr(clone.as_fd(), 0, &attributes(mount.options.attr))?;
+        sys::mount::mount_setattr(clone.as_fd(), 0, &first_attributes(mount, mount.options.attr))?;
     }
     Ok(clone)
 }

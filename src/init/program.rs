@@ -57,6 +57,7 @@ fn change_directory(child: &Child<'_>) -> Result<()> {
 pub fn find(child: &mut Child<'_>) -> Result<()> {
     let process = child.process()?;
     let mut env = process.env.clone();
+    env.retain(|entry| entry != NO_HOME);
     env.extend(child.extra_env.iter().cloned());
     env.extend(child.work.home.take());
     let name = process.args.first().map(String::as_str).unwrap_or_default();
@@ -157,10 +158,14 @@ fn home_of(uid: u32) -> Result<Option<String>> {
     }
 }
 
+/// An empty one is none: docker counts on it, as with runc.
+const NO_HOME: &str = "HOME=";
+
 /// Finds the user's home directory, where the environment names none.
 pub fn home(child: &mut Child<'_>) -> Result<()> {
     let process = child.process()?;
-    if !process.env.iter().any(|entry| entry.starts_with("HOME=")) {
+    let names_one = |entry: &String| entry.starts_with(NO_HOME) && entry != NO_HOME;
+    if !process.env.iter().any(names_one) {
         let found = home_of(process.uid)?.unwrap_or_else(|| "/".into());
         child.work.home = Some(format!("HOME={found}"));
     }

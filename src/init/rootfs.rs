@@ -36,8 +36,13 @@ pub fn make_cwd(child: &Child<'_>) -> Result<()> {
     let create = child.create()?;
     let cwd = crate::plan::mounts::clean(std::path::Path::new(&child.process()?.cwd));
     match resolve::directory(root(create), &cwd) {
-        // A read-only image without it, or a link of /proc: chdir will tell what it thinks of that.
-        Err(error) if matches!(error.errno, libc::EROFS | libc::ELOOP) => Ok(()),
+        // A read-only image without it, a link of /proc, or a directory that only its user may enter (NFS, FUSE):
+        // chdir will tell what it thinks of that.
+        Err(error)
+            if matches!(error.errno, libc::EROFS | libc::ELOOP | libc::EACCES | libc::EPERM) =>
+        {
+            Ok(())
+        }
         result => result.map(|_| ()).map_err(Into::into),
     }
 }

@@ -186,8 +186,9 @@ pub fn create(
     let label = mount_label(linux, host, &mut findings);
     let context = annotations::mount_context_type(spec, &mut findings);
     let context = label.map(|label| format!("{context}={label}"));
-    let mounts =
+    let mut mounts =
         mounts::plan(spec, bundle, (linux, &namespaces), context.as_deref(), &mut findings);
+    mounts::protect_callers_cgroup(&mut mounts, options.cgroup.manager);
     let (rootfs, root_readonly) = root(spec, bundle, &namespaces, &mut findings);
     let rootfs_propagation = rootfs_propagation(linux, &namespaces, &mut findings);
     let text = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());

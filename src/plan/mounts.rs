@@ -10,6 +10,7 @@ use super::check::no_nul;
 use super::idmap::{self, IdMap};
 use super::namespaces::Namespaces;
 use super::options::{self, Options};
+use crate::cgroup::Manager;
 use crate::error::{At, Code, Findings};
 
 /// Where a mount comes from.
@@ -57,6 +58,17 @@ pub struct Mount {
 }
 
 impl Mount {
+    /// Whether it is a tmpfs for reading only. Devices, links and mount points are made in it before it becomes that.
+    #[must_use]
+    pub fn is_readonly_tmpfs(&self) -> bool {
+        let readonly = self.options.attr.set | self.options.recursive.set;
+        self.is_tmpfs() && readonly & options::attr::RDONLY != 0
+    }
+
+    fn is_tmpfs(&self) -> bool {
+        matches!(&self.source, Source::Fs { fstype, .. } if fstype == "tmpfs")
+    }
+
     /// Whether it shows the container's cgroup, and lets it write there.
     #[must_use]
     pub fn is_writable_cgroup(&self) -> bool {
@@ -76,6 +88,15 @@ impl std::fmt::Display for Mount {
             Source::Remount => write!(f, "remount {to}"),
             Source::Notify => write!(f, "mount the notify socket to {to}"),
         }
+    }
+}
+
+/// Without a cgroup of its own a container is in the caller's, which is nothing for it to write to.
+pub fn protect_callers_cgroup(mounts: &mut [Mount], manager: Manager) {
+    let cgroups = mounts.iter_mut().filter(|mount| mount.source == Source::Cgroup);
+    for mount in cgroups.filter(|_| manager == Manager::Disabled) {
+        mount.options.attr.set |= options::attr::RDONLY;
+        mount.options.attr.clear &= !options::attr::RDONLY;
     }
 }
 
@@ -188,9 +209,7 @@ fn directories(mounts: &[Mount], index: usize) -> Vec<String> {
     let Some((top, later)) = mounts.get(index..).and_then(<[Mount]>::split_first) else {
         return Vec::new();
     };
-    let tmpfs = matches!(&top.source, Source::Fs { fstype, .. } if fstype == "tmpfs");
-    let writable = top.options.attr.set & options::attr::RDONLY == 0;
-    if !tmpfs || !writable || top.options.tmpcopyup || top.idmap.is_some() {
+    if !top.is_tmpfs() || top.options.tmpcopyup || top.idmap.is_some() {
         return Vec::new();
     }
     let mut names: Vec<String> = later

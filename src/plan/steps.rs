@@ -43,6 +43,7 @@ pub enum Do {
     RuntimeHooks,
     ContainerHooks(usize),
     MakeCwd,
+    ReadonlyTmpfs(usize),
     Console,
     SwitchRoot,
     RootfsPropagation,
@@ -89,7 +90,7 @@ impl Do {
             Self::MemoryPolicy => Code::E_MEMORY_POLICY,
             Self::SlaveHostTree | Self::AttachRootfs | Self::SwitchRoot => Code::E_ROOT_SWITCH,
             Self::RootfsPropagation | Self::RootReadonly | Self::CarryRoot => Code::E_ROOT_SWITCH,
-            Self::Mount(_) => Code::E_MOUNT,
+            Self::Mount(_) | Self::ReadonlyTmpfs(_) => Code::E_MOUNT,
             Self::DefaultLinks | Self::Device(_) => Code::E_DEVICE_NODE,
             Self::Sysctl(_) => Code::E_SYSCTL,
             Self::RuntimeHooks | Self::ContainerHooks(_) | Self::StartHooks(_) => Code::E_HOOK,
@@ -274,6 +275,12 @@ fn rootfs(plan: &Plan, list: &mut Vec<Step>) {
     // The root itself is always there.
     if plan.process.as_ref().is_some_and(|process| process.cwd != "/") {
         push(list, "/process/cwd", Do::MakeCwd);
+    }
+    // All that belongs into them has been made.
+    for (index, mount) in plan.mounts.iter().enumerate() {
+        if mount.is_readonly_tmpfs() {
+            list.push(Step { at: mount.at, act: Do::ReadonlyTmpfs(index) });
+        }
     }
     push(list, "/root/path", Do::SwitchRoot);
     for (index, hidden) in plan.readonly.iter().enumerate() {

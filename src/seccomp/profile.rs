@@ -254,8 +254,13 @@ fn condition(arg: &LinuxSeccompArg) -> Condition {
     Condition { arg: arg.index() as u32, test, mask, operand, negate }
 }
 
+/// Without a list of flags it is SPEC_ALLOW, as with runc and crun: before Linux 5.16 every process with a filter
+/// would pay for mitigations of speculation that one without does not get. An empty list is none.
 fn profile_flags(profile: &LinuxSeccomp) -> u32 {
-    profile.flags().iter().flatten().fold(0, |flags, flag| {
+    let Some(list) = profile.flags() else {
+        return libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW as u32;
+    };
+    list.iter().fold(0, |flags, flag| {
         let bit = match flag {
             Flag::SeccompFilterFlagTsync => libc::SECCOMP_FILTER_FLAG_TSYNC,
             Flag::SeccompFilterFlagLog => libc::SECCOMP_FILTER_FLAG_LOG,

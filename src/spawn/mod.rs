@@ -221,7 +221,7 @@ impl<'a> Making<'a> {
         let group = placed.insert(group);
         self.state.cgroup = group.record();
         self.make_rdt(plan, &prepared)?;
-        let mounts = init::cgroup_mounts(&self.shown_cgroup(plan, host), plan)?;
+        let mounts = init::cgroup_mounts(&self.shown_cgroup(host), plan)?;
         let (socket, theirs) = sys::socket::seqpacket_pair()?;
         let oci_state = HookState { state: self.state.clone(), annotations: request.annotations };
         let staging = sys::cstr("mount", request.root.join(&plan.id).as_os_str().as_bytes())?;
@@ -260,8 +260,8 @@ impl<'a> Making<'a> {
     }
 
     /// What a cgroup mount shows: a container that could get none is in the caller's.
-    fn shown_cgroup(&self, plan: &Plan, host: &Host) -> crate::cgroup::Record {
-        if plan.cgroup.optional && self.state.cgroup.places.is_empty() {
+    fn shown_cgroup(&self, host: &Host) -> crate::cgroup::Record {
+        if self.state.cgroup.places.is_empty() {
             return host.cgroups.own();
         }
         self.state.cgroup.clone()

@@ -52,7 +52,7 @@ fn every_action_has_its_kernel_value() {
         let notify = action == "SCMP_ACT_NOTIFY";
         let program = program(&parse(&profile));
         assert_eq!(program.notify, notify);
-        assert_eq!(program.flags, if notify { 8 } else { 0 }, "NEW_LISTENER");
+        assert_eq!(program.flags, if notify { 8 | 4 } else { 4 }, "NEW_LISTENER, SPEC_ALLOW");
     }
 }
 
