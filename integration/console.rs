@@ -177,7 +177,6 @@ fn row61_run_on_the_callers_terminal() {
     assert!(!caller.is_raw());
 }
 
-/// Ctrl-C goes through the raw terminal to the process inside, not to the runtime.
 /// systemd, getty and login close every descriptor of theirs for a terminal and open it again.
 #[test]
 fn row61_terminal_that_is_closed_and_opened_again() {
@@ -217,6 +216,7 @@ fn terminal_of_the_hosts_dev_in_a_user_namespace() {
     run.wait().exits(0);
 }
 
+/// Ctrl-C goes through the raw terminal to the process inside, not to the runtime.
 #[test]
 fn row61_control_characters_reach_the_process() {
     require!(root);

@@ -164,7 +164,8 @@ fn limited(unit_bundle: &Bundle) {
                 "shares": 512, "quota": 50000, "period": 100000, "cpus": "0", "mems": "0"
             }),
         );
-        config.set("/linux/resources/unified", json!({ "memory.high": "60000000" }));
+        let unified = json!({ "memory.high": "60000000", "memory.oom.group": "1" });
+        config.set("/linux/resources/unified", unified);
         config.set("/linux/resources/pids", json!({ "limit": 50 }))
     });
 }
@@ -431,6 +432,7 @@ fn systemd_update_survives_daemon_reload_and_leaves_nothing() {
     };
     check("after update");
     assert_eq!(read(&dir, "cpu.max"), "12345 100000");
+    assert_eq!(read(&dir, "memory.oom.group"), "1");
     systemctl(&["daemon-reload"]);
     systemctl(&["set-property", "--runtime", &unit, "MemoryZSwapMax=1G"]);
     check("after daemon-reload");
@@ -442,6 +444,16 @@ fn systemd_update_survives_daemon_reload_and_leaves_nothing() {
     web.call("update", &["--resources", file.to_str().unwrap()]).run().fails();
     check("after an update that was refused");
     assert_eq!(property(&unit, "TasksMax"), "70");
+    // What it rounds of a controller, too.
+    fs::write(&file, json!({ "cpu": { "quota": 20000, "cpus": "4000" } }).to_string()).unwrap();
+    let before = read(&dir, "cpu.max");
+    web.call("update", &["--resources", file.to_str().unwrap()]).run().fails();
+    assert_eq!(read(&dir, "cpu.max"), before);
+    fs::write(&file, json!({ "cpu": { "quota": 12345 } }).to_string()).unwrap();
+    web.call("update", &["--resources", file.to_str().unwrap()]).run().ok();
+    fs::write(&file, json!({ "cpu": { "shares": 1024 } }).to_string()).unwrap();
+    web.call("update", &["--resources", file.to_str().unwrap()]).run().ok();
+    assert_eq!(read(&dir, "cpu.max"), "12345 100000");
     web.delete_force().ok();
     bundle.assert_clean();
     let control = format!("/run/systemd/system.control/{unit}.d");

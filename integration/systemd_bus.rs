@@ -283,6 +283,26 @@ fn systemd_too_old_for_a_limit_gets_it_left_out() {
     create_fails(unknown("PIDs"), "Cannot set property PIDs");
 }
 
+/// Before systemd 252 a weight has to be 1 or more.
+#[test]
+fn systemd_too_old_for_an_idle_cgroup_gets_its_weight_left_out() {
+    require!(root);
+    let (bundle, unit) = bundle();
+    bundle.edit(|config| config.set("/linux/resources/cpu/idle", 1));
+    let name = unit.clone();
+    let bus = FakeBus::new(&bundle, move |peer, request| {
+        if request.member == "StartTransientUnit" && request.has("CPUWeight") {
+            let text = "Value specified in CPUWeight is out of range";
+            return peer.refuse(request, "org.freedesktop.DBus.Error.InvalidArgs", text);
+        }
+        systemd(name.clone())(peer, request);
+    });
+    let web = bundle.container("web");
+    call(&web, "create", &[], &bus).run().ok();
+    assert_eq!(bus.calls(), ["StartTransientUnit", "StartTransientUnit"]);
+    call(&web, "delete", &["--force"], &bus).run().ok();
+}
+
 #[test]
 fn systemd_refusal_of_an_annotation_names_the_annotation() {
     require!(root);

@@ -130,8 +130,12 @@ fn row89_update_of_memory_and_swap_up_and_down() {
     assert_eq!(both(), total(20, 60));
     update(&web, &["--memory", "30m"]).ok();
     assert_eq!(both(), total(30, 60));
-    update(&web, &["--memory", "70m"]).fails_with("/linux/resources/memory/swap");
-    assert_eq!(both(), total(30, 60));
+    // But not below: then as much swap stays, which docker update -m 70m --memory-swap -1 does not tell of.
+    update(&web, &["--memory", "70m"]).ok();
+    assert_eq!(both(), total(70, 100));
+    update(&web, &["--memory", "70m", "--memory-swap", "60m"])
+        .fails_with("/linux/resources/memory/swap");
+    assert_eq!(both(), total(70, 100));
 }
 
 #[test]

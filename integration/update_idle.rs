@@ -46,6 +46,12 @@ fn update_that_ends_idling_brings_the_weight_back() {
         web.call("update", &["--cpu-idle", "0"]).run().ok();
         assert_eq!(idle_and_weight(&bundle), usual());
     }
+    // What an idle one is given counts afterwards.
+    web.call("update", &["--cpu-idle", "1"]).run().ok();
+    web.call("update", &["--cpu-share", "1024"]).run().ok();
+    assert_eq!(idle_and_weight(&bundle).0, "1");
+    web.call("update", &["--cpu-idle", "0"]).run().ok();
+    assert_eq!(idle_and_weight(&bundle).1, if host::is_v2() { "100" } else { "1024" });
 }
 
 /// The number of processes is written after the CPU time, and refused.

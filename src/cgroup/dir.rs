@@ -171,12 +171,15 @@ fn make_parents(mount: OwnedFd, path: &str, made: &mut Vec<Made>) -> sys::Result
     Ok(current)
 }
 
-/// Reads a small file of a cgroup. The kernel gives it in one piece.
+/// The largest file of a cgroup that is read, in bytes: those with a line for each disk or node can be long.
+const LONGEST: usize = 16 << 20;
+
+/// Reads a file of a cgroup, or of a process.
 pub(super) fn read(dir: impl AsFd, file: &CStr) -> sys::Result<String> {
     let fd = fs::openat(dir.as_fd(), file, libc::O_RDONLY, 0)?;
-    let mut buffer = [0u8; 4096];
-    let length = fs::read(fd.as_fd(), &mut buffer).map_err(|error| error.about(show(file)))?;
-    Ok(String::from_utf8_lossy(buffer.get(..length).unwrap_or_default()).into_owned())
+    let bytes = fs::read_small(fd.as_fd(), LONGEST).map_err(|error| error.about(show(file)))?;
+    Ok(String::from_utf8(bytes)
+        .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
 }
 
 /// Writes a file of a cgroup.
@@ -229,5 +232,23 @@ impl Pause {
         std::thread::sleep(Duration::from_micros(self.micros));
         self.micros = (self.micros * 2).min(800);
         true
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::disallowed_methods)]
+mod tests {
+    use super::*;
+
+    /// /proc/PID/cgroup with long paths in a dozen hierarchies, io.stat with many disks.
+    #[test]
+    fn files_of_more_than_a_page_are_read_to_their_end() {
+        let path = std::env::temp_dir().join(format!("onggi-dir-{}", std::process::id()));
+        let text = "12:devices:/a/long/path\n".repeat(1000) + "0::/last\n";
+        std::fs::write(&path, &text).unwrap();
+        let name = sys::cstr("open", path.to_str().unwrap()).unwrap();
+        let found = read(fs::CWD, &name);
+        std::fs::remove_file(&path).unwrap();
+        assert!(found.unwrap() == text);
     }
 }

@@ -1,12 +1,10 @@
 //! Reading what the kernel counts for a container.
 
-use std::os::fd::AsFd;
-
 use super::dir::{self, Dir, Mounts};
 use super::group::Group;
 use super::record::Record;
 use crate::error::{Code, Error, Result};
-use crate::sys::{self, fs};
+use crate::sys;
 
 /// The v1 controllers that count something; `cpu` counts how often it has throttled, `freezer` tells
 /// whether the container is paused.
@@ -48,25 +46,10 @@ impl Group {
 }
 
 fn read(dir: &Dir, file: &str) -> Result<Option<String>> {
-    match read_whole(dir, file) {
-        Ok(bytes) => Ok(Some(
-            String::from_utf8(bytes)
-                .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()),
-        )),
+    match dir::read(dir, &sys::cstr("open", file)?) {
+        Ok(text) => Ok(Some(text)),
         // EOPNOTSUPP: pressure is not accounted (psi=0).
         Err(error) if dir::is_gone(&error) || error.errno == libc::EOPNOTSUPP => Ok(None),
-        Err(error) => Err(Error::at(Code::E_CGROUP, dir.place.dir())(error.about(file))),
+        Err(error) => Err(Error::at(Code::E_CGROUP, dir.place.dir())(error)),
     }
-}
-
-/// The kernel gives such a file in one piece, unless it is larger than the buffer.
-fn read_whole(dir: &Dir, file: &str) -> sys::Result<Vec<u8>> {
-    let fd = fs::openat(dir.as_fd(), &sys::cstr("open", file)?, libc::O_RDONLY, 0)?;
-    let mut buffer = [0u8; 4096];
-    let length = fs::read(fd.as_fd(), &mut buffer)?;
-    let mut bytes = buffer.get(..length).unwrap_or_default().to_vec();
-    if length == buffer.len() {
-        bytes.extend(fs::read_to_end(fd.as_fd(), 16 << 20)?);
-    }
-    Ok(bytes)
 }

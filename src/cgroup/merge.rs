@@ -35,7 +35,7 @@ const KEYS: [(&str, &[&str]); 7] = [
 ];
 
 /// Files of `unified` and the members that mean the same. The later of the two counts.
-const UNIFIED: [(&str, &str); 13] = [
+const UNIFIED: [(&str, &str); 12] = [
     ("memory.max", "/memory/limit"),
     ("memory.swap.max", "/memory/swap"),
     ("memory.low", "/memory/reservation"),
@@ -48,7 +48,16 @@ const UNIFIED: [(&str, &str); 13] = [
     ("cpuset.cpus", "/cpu/cpus"),
     ("cpuset.mems", "/cpu/mems"),
     ("pids.max", "/pids/limit"),
-    ("io.weight", "/blockIO/weight"),
+];
+
+/// Lists of devices, and the file and key of `unified` that mean the same; no key: the whole line of the device.
+const BY_DEVICE: [(&str, &str, &str); 6] = [
+    ("/blockIO/throttleReadBpsDevice", "io.max", "rbps="),
+    ("/blockIO/throttleWriteBpsDevice", "io.max", "wbps="),
+    ("/blockIO/throttleReadIOPSDevice", "io.max", "riops="),
+    ("/blockIO/throttleWriteIOPSDevice", "io.max", "wiops="),
+    ("/blockIO/weightDevice", "io.weight", ""),
+    ("/blockIO/weightDevice", "io.bfq.weight", ""),
 ];
 
 /// The resources of a container after a change: what is not given stays.
@@ -58,21 +67,87 @@ pub fn merge(kept: &Value, asked: &Value) -> Value {
     overlay(&mut merged, asked, "");
     let given =
         |pointer: &str| asked.pointer(pointer).is_some_and(|value| is_given(value, pointer));
-    // A limit of memory and swap together means nothing without one of memory.
-    let unlimited = asked.pointer("/memory/limit").and_then(Value::as_i64) == Some(-1);
-    if let (true, false, Some(swap)) =
-        (unlimited, given("/memory/swap"), merged.pointer_mut("/memory/swap"))
+    if let (false, Some(both), Some(swap)) =
+        (given("/memory/swap"), together(kept, asked), merged.pointer_mut("/memory/swap"))
     {
-        *swap = (-1).into();
+        *swap = both.into();
     }
     if let Some(Value::Object(unified)) = merged.get_mut("unified") {
         for (file, pointer) in UNIFIED {
-            if given(pointer) && asked.pointer(&format!("/unified/{file}")).is_none() {
+            if given(pointer) {
                 unified.remove(file);
             }
         }
+        forget_lines(unified, asked);
+        // What is asked for by file counts in any case.
+        let named = asked.pointer("/unified").and_then(Value::as_object);
+        unified
+            .extend(named.into_iter().flatten().map(|(file, value)| (file.clone(), value.clone())));
     }
     merged
+}
+
+/// The limit of memory and swap together, where only a new one of memory is given: it means nothing without that,
+/// and is no less. Then as much swap stays as there was (docker update -m 4g --memory-swap -1 says no more).
+fn together(kept: &Value, asked: &Value) -> Option<i64> {
+    let number = |of: &Value, at| of.pointer(at).and_then(Value::as_i64);
+    let (limit, both) = (number(asked, "/memory/limit")?, number(kept, "/memory/swap")?);
+    match limit {
+        -1 => Some(-1),
+        _ if (1..limit).contains(&both) => {
+            Some(limit.saturating_add(both - number(kept, "/memory/limit")?))
+        }
+        _ => None,
+    }
+}
+
+/// Takes out of `unified` what is asked for in another way: lines of devices, files of page sizes.
+fn forget_lines(unified: &mut Map<String, Value>, asked: &Value) {
+    let items = |list: &str| asked.pointer(list).and_then(Value::as_array).into_iter().flatten();
+    for (list, file, key) in BY_DEVICE {
+        for item in items(list) {
+            let number = |name: &str| item.get(name).and_then(Value::as_i64).unwrap_or_default();
+            forget(unified, file, &format!("{}:{}", number("major"), number("minor")), key);
+        }
+    }
+    if asked.pointer("/blockIO/weight").is_some_and(|weight| is_given(weight, "/blockIO/weight")) {
+        forget(unified, "io.weight", "default", "");
+        forget(unified, "io.bfq.weight", "default", "");
+    }
+    for (device, limits) in asked.pointer("/rdma").and_then(Value::as_object).into_iter().flatten()
+    {
+        for (member, key) in [("hcaHandles", "hca_handle="), ("hcaObjects", "hca_object=")] {
+            if limits.get(member).is_some_and(Value::is_number) {
+                forget(unified, "rdma.max", device, key);
+            }
+        }
+    }
+    for size in items("/hugepageLimits").filter_map(|item| item.get("pageSize")?.as_str()) {
+        unified.remove(&format!("hugetlb.{size}.max"));
+        unified.remove(&format!("hugetlb.{size}.rsvd.max"));
+    }
+}
+
+/// Takes the words with this key out of a device's line, and a line with nothing left out of the file. A line of
+/// a weight without a device is the default's.
+fn forget(unified: &mut Map<String, Value>, file: &str, device: &str, key: &str) {
+    let Some(text) = unified.get(file).and_then(Value::as_str) else { return };
+    let rest = |line: &str| {
+        let words: Vec<&str> = line.split_ascii_whitespace().collect();
+        let first = words.first().copied().unwrap_or_default();
+        let is_default = device == "default" && !first.contains(':');
+        if first != device && !is_default {
+            return Some(line.to_owned());
+        }
+        let left: Vec<&str> = words.into_iter().filter(|word| !word.starts_with(key)).collect();
+        (left.len() > 1).then(|| left.join(" "))
+    };
+    let left = text.lines().filter_map(rest).collect::<Vec<_>>().join("\n");
+    if left.is_empty() {
+        unified.remove(file);
+    } else {
+        unified.insert(file.to_owned(), left.into());
+    }
 }
 
 fn is_given(value: &Value, at: &str) -> bool {

@@ -8,12 +8,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use oci_spec::runtime::LinuxResources;
 
 use super::apply;
+use super::bpf;
 use super::devices::{self, DeviceRule};
 use super::dir::{self, Dir};
 use super::group::Group;
 use super::layout::{Layout, Side};
 use super::plan::{Options, Write};
-use super::{bpf, resources};
+use super::resources::{self, is_idle, is_weight};
 use crate::error::{At, Code, Error, Findings, Result};
 use crate::sys::{self, bpf as sys_bpf};
 
@@ -26,6 +27,8 @@ pub struct Update {
     pub writes: Vec<Write>,
     /// The same for systemd, whose share of CPU time is quota and period together.
     pub unit_writes: Vec<Write>,
+    /// What is to be written once more when systemd has been told: the limits until now, and from now on.
+    pub exact: (Vec<Write>, Vec<Write>),
     /// `memory.checkBeforeUpdate` on v2, as [`super::Placement::memory_at_most`].
     pub memory_at_most: Option<(u64, &'static str)>,
     /// v1 device rules, which cannot be read back: the writes, and those that take them back.
@@ -61,6 +64,7 @@ pub fn plan(
     let changes = |write: &Write| changes(write) || (wakes && is_weight(write));
     update.unit_writes = after.writes.clone();
     update.unit_writes.retain(|write| changes(write) || (new_share && share(write)));
+    update.exact = (exact(&before, &update.unit_writes), exact(&after.writes, &update.unit_writes));
     update.writes = after.writes;
     update.writes.retain(changes);
     if !update.writes.iter().any(|write| write.file == "memory.max") {
@@ -72,12 +76,33 @@ pub fn plan(
     update
 }
 
-fn is_idle(write: &Write, value: &str) -> bool {
-    write.file == "cpu.idle" && write.value.trim() == value
-}
+/// Limits that systemd writes otherwise than the configuration has them, whenever it is told of one of the same
+/// controller: rounded, on another scale, or as it knows nothing of them, with the default.
+const ROUNDED: [&str; 13] = [
+    "cpu.weight",
+    "cpu.shares",
+    "cpu.max",
+    "cpu.cfs_quota_us",
+    "cpu.cfs_period_us",
+    "memory.min",
+    "memory.low",
+    "memory.high",
+    "memory.max",
+    "memory.oom.group",
+    "pids.max",
+    "io.weight",
+    "io.bfq.weight",
+];
 
-fn is_weight(write: &Write) -> bool {
-    matches!(write.file.as_str(), "cpu.weight" | "cpu.shares")
+/// Those of the controllers that these changes are of. Lines of single devices, which may be gone, systemd writes
+/// as they are.
+fn exact(writes: &[Write], changes: &[Write]) -> Vec<Write> {
+    let all = writes.iter().filter(|write| {
+        let touched = changes.iter().any(|change| change.controller == write.controller);
+        let rounded = ROUNDED.contains(&write.file.as_str()) && !write.value.contains(':');
+        touched && rounded
+    });
+    all.cloned().collect()
 }
 
 /// For systemd, which keeps what it was told of an idle cgroup.
@@ -176,13 +201,14 @@ pub(super) fn update(group: &mut Group, update: &Update) -> Result<()> {
     let done = done.and_then(|()| change_unit(group, update));
     let done = done.and_then(|()| change_devices(group, update));
     done.map_err(|error| {
-        let mut left: Vec<String> =
-            undo.iter().rev().filter_map(|undo| undo.take_back().err()).collect();
         // Of several values of a file the last one counts: the one that was read first.
         let old: Vec<Write> =
             undo.iter().rev().map(|undo| Write::new("", &undo.file, &undo.value, "")).collect();
         let rules = update.devices.as_ref().map(|(before, _)| before.as_slice());
-        left.extend(group.update_unit(&old, rules).err().map(|error| error.to_string()));
+        let told = tell_unit(group, (&old, rules), &update.exact.0);
+        let mut left: Vec<String> = told.err().map(|error| error.to_string()).into_iter().collect();
+        // Last, for that is what was there, by whomever.
+        left.extend(undo.iter().rev().filter_map(|undo| undo.take_back().err()));
         if left.is_empty() {
             return error;
         }
@@ -246,15 +272,27 @@ pub(super) fn taking_back(file: &str, text: &str, value: &str) -> String {
     }
 }
 
-/// systemd is told when the kernel has taken the limits. It writes them itself then, share of CPU time
-/// rounded to percents, so the exact ones are written once more.
+/// systemd is told when the kernel has taken the limits.
 fn change_unit(group: &Group, update: &Update) -> Result<()> {
+    let rules = update.devices.as_ref().map(|(_, after)| after.as_slice());
+    tell_unit(group, (&update.unit_writes, rules), &update.exact.1)?;
     if !group.has_unit() {
         return Ok(());
     }
-    let rules = update.devices.as_ref().map(|(_, after)| after.as_slice());
-    group.update_unit(&update.unit_writes, rules)?;
     apply::in_order(&group.dirs, update.writes.iter().collect(), &mut |_, _, _| Ok(()))
+}
+
+/// Tells systemd if there is something to tell, and writes once more what it has written otherwise.
+fn tell_unit(
+    group: &Group,
+    (writes, rules): (&[Write], Option<&[DeviceRule]>),
+    exact: &[Write],
+) -> Result<()> {
+    if !group.has_unit() || (writes.is_empty() && rules.is_none()) {
+        return Ok(());
+    }
+    group.update_unit(writes, rules)?;
+    apply::in_order(&group.dirs, exact.iter().collect(), &mut |_, _, _| Ok(()))
 }
 
 fn change_devices(group: &Group, update: &Update) -> Result<()> {

@@ -97,17 +97,12 @@ impl Planner<'_> {
         }
     }
 
-    /// An idle group refuses any weight (EINVAL), so idling comes last and its end first.
+    /// An idle group refuses any weight (EINVAL), so the end of that comes first.
     fn cpu_share(&mut self, side: Side, shares: Option<u64>, idle: Option<i64>) {
-        if idle != Some(1) {
-            self.cpu_number("cpu.idle", idle, IDLE);
-        }
+        self.cpu_number("cpu.idle", idle, IDLE);
         match side {
             Side::V1 => self.cpu_number("cpu.shares", shares, SHARES),
             Side::V2 => self.cpu_number("cpu.weight", shares.map(weight_of), SHARES),
-        }
-        if idle == Some(1) {
-            self.cpu_number("cpu.idle", idle, IDLE);
         }
     }
 

@@ -51,7 +51,23 @@ pub(super) fn plan(config: &LinuxResources, layout: &Layout, findings: &mut Find
     if let Some(unified) = config.unified() {
         planner.unified(unified);
     }
-    planner.planned
+    let mut planned = planner.planned;
+    // An idle cgroup takes no weight (EINVAL), and one that becomes idle forgets its own.
+    let idle = planned.writes.iter().rev().find(|write| write.file == "cpu.idle");
+    if idle.is_some_and(|write| is_idle(write, "1")) {
+        planned.writes.retain(|write| !is_weight(write));
+    }
+    planned
+}
+
+/// Whether this makes a cgroup idle (`1`), or ends that (`0`).
+pub(super) fn is_idle(write: &Write, value: &str) -> bool {
+    write.file == "cpu.idle" && write.value.trim() == value
+}
+
+/// Whether this is a share of CPU time relative to others.
+pub(super) fn is_weight(write: &Write) -> bool {
+    matches!(write.file.as_str(), "cpu.weight" | "cpu.weight.nice" | "cpu.shares")
 }
 
 struct Planner<'a> {

@@ -19,6 +19,14 @@ const NO_RESOURCE: [&str; 6] = [
     "cgroup.subtree_control",
 ];
 
+/// Files where a write adds to what others have set, a later one of the same device and key counts.
+const ADDING: [&str; 2] = ["io.max", "rdma.max"];
+
+/// The device that a line of `io.weight` is about; empty for the default, and of files without devices.
+fn device(line: &str) -> &str {
+    line.split_ascii_whitespace().next().filter(|word| word.contains(':')).unwrap_or_default()
+}
+
 impl Planner<'_> {
     /// 0 is a limit like any other, unlike everywhere else.
     pub(super) fn pids(&mut self, limit: i64) {
@@ -132,7 +140,11 @@ impl Planner<'_> {
                 continue;
             }
             self.planned.writes.retain(|write| {
-                write.file != *file && write.or.as_ref().is_none_or(|(or, _)| or != file)
+                let same =
+                    write.file == *file || write.or.as_ref().is_some_and(|(or, _)| or == file);
+                !same
+                    || ADDING.contains(&file.as_str())
+                    || value.lines().all(|line| device(line) != device(&write.value))
             });
             // Files such as io.max take one line at a time.
             for line in value.lines().filter(|line| !line.is_empty()) {

@@ -15,6 +15,8 @@ const NO_SYSTEMD: &str = "org.freedesktop.DBus.Error.ServiceUnknown";
 const UNIT_EXISTS: &str = "org.freedesktop.systemd1.UnitExists";
 /// What it says of a property that it does not know.
 const UNKNOWN_PROPERTY: &str = "org.freedesktop.DBus.Error.PropertyReadOnly";
+/// What it says of a value that it does not take.
+const BAD_VALUE: &str = "org.freedesktop.DBus.Error.InvalidArgs";
 
 /// Properties without which a container is not what it should be.
 const NEEDED: [&str; 6] =
@@ -94,8 +96,6 @@ pub fn set_properties(unit: &Unit, properties: &[Property], deadline: Duration) 
     }
 }
 
-/// Stops a unit and waits until it is gone. One that is not there is fine, and so is no systemd at all:
-/// it takes its units with it.
 /// Moves a process into a unit's cgroup.
 ///
 /// # Errors
@@ -115,6 +115,8 @@ pub fn attach(unit: &Unit, pid: i32, deadline: Duration) -> Result<()> {
     }
 }
 
+/// Stops a unit and waits until it is gone. One that is not there is fine, and so is no systemd at all:
+/// it takes its units with it.
 ///
 /// # Errors
 /// When systemd does not answer within `deadline`, or refuses.
@@ -166,7 +168,7 @@ fn reset_failed(bus: &mut Bus, jobs: &mut Jobs, unit: &Unit) -> Result<()> {
 }
 
 /// Takes a property away that this systemd is too old for, if it only repeats a limit whose file is
-/// written anyway. Every other refusal is an error.
+/// written anyway. Every other refusal is an error. That of an idle cgroup is a value, new in systemd 252.
 fn without_unknown(unit: &Unit, reply: &Message, all: &mut Vec<Property>) -> Result<()> {
     let said = reply.texts.first().map_or("", String::as_str);
     let unknown = said
@@ -174,6 +176,9 @@ fn without_unknown(unit: &Unit, reply: &Message, all: &mut Vec<Property>) -> Res
         .and_then(|rest| rest.split(',').next())
         .filter(|name| reply.error == UNKNOWN_PROPERTY && !NEEDED.contains(name))
         .and_then(|name| all.iter().position(|property| property.name == name));
+    let idle = Property::new("CPUWeight", Value::U64(0));
+    let refused = reply.error == BAD_VALUE && said.contains("CPUWeight");
+    let unknown = unknown.or_else(|| all.iter().position(|property| refused && *property == idle));
     let text = format!("{unit}: {}", bus::refusal(reply));
     match unknown.and_then(|at| all.get(at).map(|property| (at, property.at.clone()))) {
         Some((at, asked)) if asked.is_empty() => {

@@ -76,10 +76,37 @@ fn update_to_unlimited_memory_lifts_swap_too() {
 }
 
 #[test]
-fn update_of_memory_above_what_is_kept_of_swap_is_refused() {
+fn update_of_memory_above_what_is_kept_of_both_leaves_as_much_swap() {
     let kept = json!({ "memory": { "limit": 100, "swap": 300 } });
-    let text = changes(kept, json!({ "memory": { "limit": 400 } }), &v2());
+    let asked = json!({ "memory": { "limit": 400 } });
+    assert_eq!(merge(&kept, &asked), json!({ "memory": { "limit": 400, "swap": 600 } }));
+    assert_eq!(changes(kept.clone(), asked.clone(), &v2()), "memory.max = 400");
+    assert!(changes(kept, asked, &v1()).contains("memory.memsw.limit_in_bytes = 600"));
+    // Swap that is given below is a mistake as ever.
+    let kept = json!({ "memory": { "limit": 100, "swap": 300 } });
+    let text = changes(kept, json!({ "memory": { "limit": 400, "swap": 350 } }), &v2());
     assert!(text.contains("/linux/resources/memory/swap: memory and swap together"), "{text}");
+}
+
+#[test]
+fn update_of_a_device_beats_its_line_in_the_kept_unified_key() {
+    let kept = json!({ "unified": {
+        "io.max": "8:0 rbps=1000 wbps=3000\n8:16 rbps=2000", "io.weight": "300\n8:0 50", "hugetlb.2MB.max": "1", "rdma.max": "mlx hca_handle=1",
+    } });
+    let rate = json!([{ "major": 8, "minor": 0, "rate": 5000 }]);
+    let asked = json!({
+        "blockIO": { "throttleReadBpsDevice": rate, "weight": 100 },
+        "hugepageLimits": [{ "pageSize": "2MB", "limit": 2 }],
+        "rdma": { "mlx": { "hcaHandles": 3 } },
+    });
+    let merged = merge(&kept, &asked);
+    assert_eq!(
+        merged["unified"],
+        json!({ "io.max": "8:0 wbps=3000\n8:16 rbps=2000", "io.weight": "8:0 50" })
+    );
+    let text = changes(kept, asked, &v2());
+    assert!(text.contains("io.max = 8:0 rbps=5000"), "{text}");
+    assert!(!text.contains("rbps=1000"), "{text}");
 }
 
 #[test]
@@ -160,4 +187,24 @@ fn update_that_ends_idling_writes_the_weight_again() {
     assert_eq!(changes(kept.clone(), asked.clone(), &v2()), "cpu.idle = 0; cpu.weight = 100");
     assert_eq!(changes(kept, asked.clone(), &v1()), "cpu.idle = 0; cpu.shares = 1024");
     assert_eq!(changes(json!({}), asked, &v2()), "cpu.idle = 0");
+}
+
+#[test]
+fn update_writes_an_idle_cgroup_no_weight_after_systemd() {
+    let layout = v2();
+    let shares = json!({ "cpu": { "shares": 512, "quota": 12345, "period": 100_000 } });
+    for (kept, asked) in [
+        (shares.clone(), json!({ "cpu": { "idle": 1 } })),
+        (
+            json!({ "cpu": { "shares": 512, "quota": 12345, "period": 100_000, "idle": 1 } }),
+            json!({ "cpu": { "burst": 7 } }),
+        ),
+    ] {
+        let merged = merge(&kept, &asked);
+        let [kept, asked, merged] = [&kept, &asked, &merged].map(resources);
+        let none = &mut Findings::default();
+        let update = plan(&kept, &asked, &merged, &Options::default(), &layout, none);
+        let files: Vec<&str> = update.exact.1.iter().map(|write| write.file.as_str()).collect();
+        assert_eq!(files, ["cpu.max"]);
+    }
 }
