@@ -286,7 +286,7 @@ fn systemd_too_old_for_a_limit_gets_it_left_out() {
 /// Before systemd 252 a weight has to be 1 or more.
 #[test]
 fn systemd_too_old_for_an_idle_cgroup_gets_its_weight_left_out() {
-    require!(root);
+    require!(root, controller("cpu"));
     let (bundle, unit) = bundle();
     bundle.edit(|config| config.set("/linux/resources/cpu/idle", 1));
     let name = unit.clone();
