@@ -64,25 +64,14 @@ const BY_DEVICE: [(&str, &str, &str); 6] = [
 #[must_use]
 pub fn merge(kept: &Value, asked: &Value) -> Value {
     let mut merged = kept.clone();
+    if let Some(Value::Object(unified)) = merged.get_mut("unified") {
+        forget_files(unified, asked);
+    }
     overlay(&mut merged, asked, "");
-    let given =
-        |pointer: &str| asked.pointer(pointer).is_some_and(|value| is_given(value, pointer));
     if let (false, Some(both), Some(swap)) =
-        (given("/memory/swap"), together(kept, asked), merged.pointer_mut("/memory/swap"))
+        (given(asked, "/memory/swap"), together(kept, asked), merged.pointer_mut("/memory/swap"))
     {
         *swap = both.into();
-    }
-    if let Some(Value::Object(unified)) = merged.get_mut("unified") {
-        for (file, pointer) in UNIFIED {
-            if given(pointer) {
-                unified.remove(file);
-            }
-        }
-        forget_lines(unified, asked);
-        // What is asked for by file counts in any case.
-        let named = asked.pointer("/unified").and_then(Value::as_object);
-        unified
-            .extend(named.into_iter().flatten().map(|(file, value)| (file.clone(), value.clone())));
     }
     merged
 }
@@ -101,8 +90,13 @@ fn together(kept: &Value, asked: &Value) -> Option<i64> {
     }
 }
 
-/// Takes out of `unified` what is asked for in another way: lines of devices, files of page sizes.
-fn forget_lines(unified: &mut Map<String, Value>, asked: &Value) {
+/// Takes out of `unified` what is asked for in another way: files, and of some the lines of devices.
+fn forget_files(unified: &mut Map<String, Value>, asked: &Value) {
+    for (file, pointer) in UNIFIED {
+        if given(asked, pointer) {
+            unified.remove(file);
+        }
+    }
     let items = |list: &str| asked.pointer(list).and_then(Value::as_array).into_iter().flatten();
     for (list, file, key) in BY_DEVICE {
         for item in items(list) {
@@ -110,7 +104,7 @@ fn forget_lines(unified: &mut Map<String, Value>, asked: &Value) {
             forget(unified, file, &format!("{}:{}", number("major"), number("minor")), key);
         }
     }
-    if asked.pointer("/blockIO/weight").is_some_and(|weight| is_given(weight, "/blockIO/weight")) {
+    if given(asked, "/blockIO/weight") {
         forget(unified, "io.weight", "default", "");
         forget(unified, "io.bfq.weight", "default", "");
     }
@@ -148,6 +142,10 @@ fn forget(unified: &mut Map<String, Value>, file: &str, device: &str, key: &str)
     } else {
         unified.insert(file.to_owned(), left.into());
     }
+}
+
+fn given(asked: &Value, pointer: &str) -> bool {
+    asked.pointer(pointer).is_some_and(|value| is_given(value, pointer))
 }
 
 fn is_given(value: &Value, at: &str) -> bool {

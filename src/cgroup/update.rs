@@ -78,7 +78,7 @@ pub fn plan(
 
 /// Limits that systemd writes otherwise than the configuration has them, whenever it is told of one of the same
 /// controller: rounded, on another scale, or as it knows nothing of them, with the default.
-const ROUNDED: [&str; 13] = [
+const ROUNDED: [&str; 15] = [
     "cpu.weight",
     "cpu.shares",
     "cpu.max",
@@ -88,19 +88,21 @@ const ROUNDED: [&str; 13] = [
     "memory.low",
     "memory.high",
     "memory.max",
+    "memory.swap.max",
+    "memory.zswap.max",
     "memory.oom.group",
     "pids.max",
     "io.weight",
     "io.bfq.weight",
 ];
 
-/// Those of the controllers that these changes are of. Lines of single devices, which may be gone, systemd writes
+/// Those of the controllers that these changes are of, and the changes. Lines of single devices, which may be gone, systemd writes
 /// as they are.
 fn exact(writes: &[Write], changes: &[Write]) -> Vec<Write> {
     let all = writes.iter().filter(|write| {
         let touched = changes.iter().any(|change| change.controller == write.controller);
         let rounded = ROUNDED.contains(&write.file.as_str()) && !write.value.contains(':');
-        touched && rounded
+        touched && rounded || changes.contains(write)
     });
     all.cloned().collect()
 }
@@ -275,11 +277,7 @@ pub(super) fn taking_back(file: &str, text: &str, value: &str) -> String {
 /// systemd is told when the kernel has taken the limits.
 fn change_unit(group: &Group, update: &Update) -> Result<()> {
     let rules = update.devices.as_ref().map(|(_, after)| after.as_slice());
-    tell_unit(group, (&update.unit_writes, rules), &update.exact.1)?;
-    if !group.has_unit() {
-        return Ok(());
-    }
-    apply::in_order(&group.dirs, update.writes.iter().collect(), &mut |_, _, _| Ok(()))
+    tell_unit(group, (&update.unit_writes, rules), &update.exact.1)
 }
 
 /// Tells systemd if there is something to tell, and writes once more what it has written otherwise.

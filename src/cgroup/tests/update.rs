@@ -205,6 +205,6 @@ fn update_writes_an_idle_cgroup_no_weight_after_systemd() {
         let none = &mut Findings::default();
         let update = plan(&kept, &asked, &merged, &Options::default(), &layout, none);
         let files: Vec<&str> = update.exact.1.iter().map(|write| write.file.as_str()).collect();
-        assert_eq!(files, ["cpu.max"]);
+        assert!(files.contains(&"cpu.max") && !files.contains(&"cpu.weight"), "{files:?}");
     }
 }
