@@ -149,12 +149,14 @@ fn requested_ptmx_stays_the_link_to_the_containers_own() {
 #[test]
 fn devices_without_the_right_to_make_them_are_the_hosts_own() {
     require!(root, program("setpriv"));
-    let script =
-        "grep -c ' /null /dev/null ' /proc/self/mountinfo; head -c 1 /dev/zero | od -An -tx1";
+    let script = "grep -c ' /null /dev/null ' /proc/self/mountinfo; head -c 1 /dev/zero | od -An -tx1; \
+         echo > /dev/null; chmod $(stat -c %a /dev/null) /dev/null 2>&1";
     let bundle = Bundle::sh(script);
     let run = bundle.container("web").call("run", &[]);
     let run = run.through(&["setpriv", "--bounding-set=-mknod", "--inh-caps=-mknod"]);
-    assert_eq!(run.run().ok().stdout, "1\n 00\n");
+    let output = run.run();
+    // Whose mode is theirs, too.
+    assert_eq!(output.stdout, "1\n 00\nchmod: /dev/null: Read-only file system\n", "{output}");
 }
 
 /// The caller's umask is nobody's business.

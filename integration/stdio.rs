@@ -4,6 +4,9 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+
+use serde_json::json;
 
 use crate::support::{Bundle, Call, Process, eventually, fds, host};
 
@@ -66,6 +69,98 @@ fn row46_dev_null_of_the_host_is_not_given_away() {
     web.call("create", &[]).stdin(null()).stdout(null()).stderr(null()).run().ok();
     let after = fs::metadata("/dev/null").unwrap();
     assert_eq!((before.uid(), before.gid()), (after.uid(), after.gid()));
+}
+
+/// A null device of the test's own in the place of the host's, which a broken runtime would spoil.
+struct Null(PathBuf);
+
+impl Null {
+    fn new(bundle: &Bundle) -> Null {
+        let path = bundle.dir().join("null");
+        let (status, _) =
+            host::tool(&["mknod", "-m", "666", path.to_str().unwrap(), "c", "1", "3"]);
+        assert!(status.success());
+        Null(path)
+    }
+
+    /// Descriptors 0 to 2 of a call on it.
+    fn give(&self, call: Call) -> Call {
+        let open = || File::options().read(true).write(true).open(&self.0).unwrap();
+        call.stdin(open()).stdout(open()).stderr(open())
+    }
+
+    #[track_caller]
+    fn assert_untouched(&self) {
+        let now = fs::metadata(&self.0).unwrap();
+        assert_eq!((now.mode() & 0o7777, now.uid()), (0o666, 0));
+    }
+}
+
+/// What root of the container tries with the null devices that it has been given, and what it sees.
+const SPOIL: &str = "cd /proc/$$/fd; s=; \
+     for n in 0 1 2; do s=\"$s$(readlink $n) $(stat -L -c %t:%T $n) \"; done; \
+     chmod 600 0 1 2; echo \"$s$(stat -c %a /dev/null)\" > /seen";
+
+/// The rights on the host's null device would be root's of any container to take, by /proc/self/fd.
+#[test]
+fn null_device_of_the_caller_is_not_the_containers_stdio() {
+    require!(root);
+    let bundle = Bundle::sh(SPOIL);
+    let null = Null::new(&bundle);
+    null.give(bundle.container("web").call("run", &[])).run().ok();
+    null.assert_untouched();
+    let seen = fs::read_to_string(bundle.rootfs().join("seen")).unwrap();
+    assert_eq!(seen, format!("{}600\n", "/dev/null 1:3 ".repeat(3)));
+}
+
+/// The same for exec, whose standard input is the null device for most probes.
+#[test]
+fn null_device_of_the_caller_is_not_the_stdio_of_exec() {
+    require!(root);
+    let bundle = Bundle::new();
+    let web = bundle.container("web");
+    web.up();
+    let null = Null::new(&bundle);
+    null.give(web.call("exec", &[]).args(&["sh", "-c", SPOIL])).run().ok();
+    null.assert_untouched();
+    let seen = fs::read_to_string(bundle.rootfs().join("seen")).unwrap();
+    assert_eq!(seen, format!("{}600\n", "/dev/null 1:3 ".repeat(3)));
+}
+
+/// Where the container has spoiled its own /dev/null, it gets one that is nobody else's.
+#[test]
+fn null_device_of_the_caller_is_not_the_stdio_where_the_container_has_none() {
+    require!(root);
+    for spoil in ["rm /dev/null", "rm /dev/null; echo > /dev/null", "ln -sf zero /dev/null"] {
+        let bundle = Bundle::new();
+        let web = bundle.container("web");
+        web.up();
+        web.sh(spoil).ok();
+        let null = Null::new(&bundle);
+        null.give(web.call("exec", &[]).args(&["sh", "-c", SPOIL])).run().ok();
+        null.assert_untouched();
+        let seen = fs::read_to_string(bundle.rootfs().join("seen")).unwrap();
+        assert!(seen.starts_with(&"/null 1:3 ".repeat(3)), "{spoil}: {seen}");
+    }
+}
+
+/// Files are masked with the host's null device: whose mode a chmod of /proc/keys would change.
+#[test]
+fn null_device_of_the_host_that_masks_is_read_only() {
+    require!(root);
+    let masked = "/proc/keys /proc/timer_list /proc/interrupts";
+    let bundle =
+        Bundle::sh(&format!("cd /; chmod 600 {masked} 2>&1; echo > /proc/keys; cat {masked}"));
+    let paths: Vec<&str> = masked.split(' ').collect();
+    bundle.edit(|config| config.set("/linux/maskedPaths", json!(paths)));
+    let null = Null::new(&bundle);
+    let script = "mount --bind \"$0\" /dev/null && exec \"$@\"";
+    let null_path = null.0.to_str().unwrap();
+    let prefix = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, null_path];
+    let output = bundle.container("web").call("run", &[]).through(&prefix).run().ok();
+    null.assert_untouched();
+    let refused = |path: &str| format!("chmod: {path}: Read-only file system\n");
+    assert_eq!(output.stdout, masked.split(' ').map(refused).collect::<String>());
 }
 
 /// A stream on a read-only file system cannot be given away, and that is no reason to fail.

@@ -2,8 +2,9 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use super::{Child, resolve, rootfs};
+use super::{Child, leave_open, resolve, rootfs};
 use crate::error::{Code, Error, Result};
+use crate::plan::options::attr;
 use crate::spawn::protocol::{self, Message};
 use crate::sys;
 use crate::sys::mount::{AT_EMPTY_PATH, OPEN_TREE_CLONE};
@@ -93,16 +94,21 @@ pub fn stdio(child: &mut Child<'_>) -> Result<()> {
             sys::fs::dup_to(tty.as_fd(), number, false)?;
         }
     }
-    own_stdio(process.uid)
+    let nulls = own_stdio(process.uid)?;
+    if nulls.is_empty() { Ok(()) } else { replace(&nulls) }
 }
 
-/// Makes a user the owner of descriptors 0 to 2.
-pub fn own_stdio(uid: u32) -> Result<()> {
+/// Makes a user the owner of descriptors 0 to 2, and returns which are the null device: that stays the
+/// caller's.
+pub fn own_stdio(uid: u32) -> Result<Vec<i32>> {
+    let mut nulls = Vec::new();
     for number in 0..3 {
         let Some((fd, stat)) = sys::fs::inherited_stat(number)? else { continue };
-        let null =
-            stat.st_mode & libc::S_IFMT == libc::S_IFCHR && stat.st_rdev == libc::makedev(1, 3);
-        if null || stat.st_uid == uid {
+        if sys::fs::is_null(&stat) {
+            nulls.push(number);
+            continue;
+        }
+        if stat.st_uid == uid {
             continue;
         }
         match sys::fs::fchown(fd, uid, u32::MAX) {
@@ -116,5 +122,61 @@ pub fn own_stdio(uid: u32) -> Result<()> {
             result => result?,
         }
     }
+    Ok(nulls)
+}
+
+/// Another null device for the caller's, whose mode and owner root of the container could change by way
+/// of /proc/self/fd, for everybody on the host.
+fn replace(nulls: &[i32]) -> Result<()> {
+    let null = match null_of_container()? {
+        Some(null) => null,
+        None => match null_of_its_own() {
+            Ok(null) => null,
+            // No right to make one: in a user namespace, where the owner of the caller's is nobody, or
+            // without CAP_MKNOD.
+            Err(error) if error.errno == libc::EPERM => return Ok(()),
+            Err(error) => return Err(error.into()),
+        },
+    };
+    for number in nulls {
+        sys::fs::dup_to(null.as_fd(), *number, false)?;
+    }
+    leave_open([null]);
     Ok(())
+}
+
+/// /dev/null of the container, whose root may have put anything there, or nothing.
+fn null_of_container() -> Result<Option<OwnedFd>> {
+    match sys::fs::openat2(sys::fs::CWD, c"/dev/null", libc::O_RDWR, 0, libc::RESOLVE_NO_SYMLINKS) {
+        Ok(null) => Ok(sys::fs::is_null(&sys::fs::fstat(null.as_fd())?).then_some(null)),
+        // Nothing, a link, a directory, a socket, a file that is not writable, a device that is not there, on a
+        // filesystem without devices, or that the cgroup denies.
+        Err(error)
+            if matches!(
+                error.errno,
+                libc::ENOENT
+                    | libc::ENOTDIR
+                    | libc::ELOOP
+                    | libc::EISDIR
+                    | libc::ENXIO
+                    | libc::EROFS
+                    | libc::EACCES
+                    | libc::EPERM
+            ) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A null device in a filesystem that ends with its last descriptor.
+fn null_of_its_own() -> sys::Result<OwnedFd> {
+    let context = sys::mount::fsopen(c"tmpfs")?;
+    sys::mount::fsconfig_create(context.as_fd())?;
+    let top = sys::mount::fsmount(context.as_fd(), attr::NOSUID | attr::NOEXEC)?;
+    sys::fs::mknodat(top.as_fd(), c"null", libc::S_IFCHR | 0o666, sys::fs::NULL)?;
+    let null = sys::fs::openat(top.as_fd(), c"null", libc::O_RDWR, 0)?;
+    leave_open([context, top]);
+    Ok(null)
 }

@@ -188,7 +188,8 @@ fn keep_cgroup_tree(mount: &ContainerMount, tree: OwnedFd) -> Result<()> {
 /// A clone of the container's directory of one hierarchy.
 pub fn cgroup_tree(mount: &crate::cgroup::CgroupMount) -> Result<OwnedFd> {
     let dir = sys::cstr("open_tree", &mount.dir)?;
-    Ok(crate::spawn::prepare::clone_tree(sys::fs::CWD, &dir, false, libc::MS_PRIVATE)?)
+    let attr = sys::mount::MountAttr::propagates(libc::MS_PRIVATE);
+    Ok(crate::spawn::prepare::clone_tree(sys::fs::CWD, &dir, false, &attr)?)
 }
 
 /// Leaves descriptors open until all are closed in one call, before the identity changes: a close each

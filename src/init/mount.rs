@@ -148,7 +148,7 @@ fn attributes(plan: Attributes) -> MountAttr {
 
 fn set_propagation(mount: BorrowedFd<'_>, options: &Options) -> Result<()> {
     for (flag, all) in &options.propagation {
-        let attr = MountAttr { propagation: *flag, ..MountAttr::default() };
+        let attr = MountAttr::propagates(*flag);
         sys::mount::mount_setattr(mount, if *all { sys::mount::AT_RECURSIVE } else { 0 }, &attr)?;
     }
     Ok(())

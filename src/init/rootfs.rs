@@ -20,7 +20,7 @@ pub fn root<'a>(create: &'a Create<'_>) -> BorrowedFd<'a> {
 
 /// Nothing that is mounted from here on shows on the host; what the host unmounts goes here, too.
 pub fn slave_host_tree() -> Result<()> {
-    let attr = MountAttr { propagation: libc::MS_SLAVE, ..MountAttr::default() };
+    let attr = MountAttr::propagates(libc::MS_SLAVE);
     Ok(sys::mount::mount_setattr_at(sys::fs::CWD, c"/", AT_RECURSIVE, &attr)?)
 }
 
@@ -159,7 +159,7 @@ pub fn carry(child: &mut Child<'_>) -> Result<()> {
 pub fn propagation(child: &Child<'_>) -> Result<()> {
     let create = child.create()?;
     let Some((propagation, all)) = create.plan.rootfs_propagation else { return Ok(()) };
-    let attr = MountAttr { propagation, ..MountAttr::default() };
+    let attr = MountAttr::propagates(propagation);
     let root = child.work.carried.as_ref().map_or_else(|| root(create), AsFd::as_fd);
     Ok(sys::mount::mount_setattr(root, if all { AT_RECURSIVE } else { 0 }, &attr)?)
 }

@@ -21,7 +21,12 @@ impl Making<'_> {
         // Otherwise the child clones it, with all others.
         if let Some(sources) = prepared.sources.get_mut() {
             if let Some(slot) = sources.mounts.get_mut(index) {
-                *slot = Some(prepare::clone_tree(dir, name, false, plan.propagation)?);
+                *slot = Some(prepare::clone_tree(
+                    dir,
+                    name,
+                    false,
+                    &sys::mount::MountAttr::propagates(plan.propagation),
+                )?);
             }
         }
         Ok(())

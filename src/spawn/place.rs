@@ -34,7 +34,7 @@ pub fn raise_limits(pid: i32, process: &Process) -> Result<()> {
 /// Gives the caller's own stdio to the process' user, who is somebody outside, too.
 pub fn give_stdio(process: &Process, ids: &IdMappings) -> Result<()> {
     match ids.host_uid(process.uid) {
-        Some(uid) if !process.terminal => crate::init::console::own_stdio(uid),
+        Some(uid) if !process.terminal => crate::init::console::own_stdio(uid).map(drop),
         _ => Ok(()),
     }
 }

@@ -14,6 +14,7 @@ use crate::plan::devices::Device;
 use crate::plan::ids::{IdMappings, IdRange};
 use crate::plan::mounts::{Mount, Source};
 use crate::plan::namespaces::{Joined, Kind};
+use crate::plan::options::attr;
 use crate::plan::{Plan, Switch};
 use crate::state::RdtRecord;
 use crate::sys;
@@ -131,7 +132,7 @@ pub fn sources(
     let tree = match plan.switch {
         Switch::Chroot => None,
         _ => Some(
-            clone_tree(dir, path, true, plan.propagation)
+            clone_tree(dir, path, true, &MountAttr::propagates(plan.propagation))
                 .map_err(Error::at(Code::E_ROOTFS, "/root/path"))?,
         ),
     };
@@ -152,9 +153,9 @@ pub fn sources(
     let devices = plan
         .devices
         .iter()
-        .map(|device| if device.bind { node(device, plan.propagation).map(Some) } else { Ok(None) })
+        .map(|device| if device.bind { node(device, plan, prepared).map(Some) } else { Ok(None) })
         .collect::<Result<Vec<_>>>()?;
-    let null = if plan.masked.is_empty() { None } else { Some(null_device(plan.propagation)?) };
+    let null = if plan.masked.is_empty() { None } else { Some(null_device(plan)?) };
     Ok(Sources { tree, mounts, devices, null })
 }
 
@@ -169,7 +170,7 @@ fn opened(
         (Source::Notify, Some(state)) => {
             let path = [state.to_bytes(), b"/", crate::sd_notify::DIRECTORY.to_bytes()];
             let path = sys::cstr("open_tree", path.concat())?;
-            Ok(Some(clone_tree(sys::fs::CWD, &path, false, propagation)?))
+            Ok(Some(clone_tree(sys::fs::CWD, &path, false, &MountAttr::propagates(propagation))?))
         }
         _ => source(mount, propagation, map),
     }
@@ -209,7 +210,10 @@ fn id_mappings(plan: &Plan, files: &[OwnedFd]) -> Result<Option<IdMappings>> {
 }
 
 /// The host's device node, at the same path or where udev has its number, verified to be that device.
-fn node(device: &Device, propagation: u64) -> Result<OwnedFd> {
+/// Read-only without a user namespace, whose root is the node's owner: it could change the mode for everybody.
+fn node(device: &Device, plan: &Plan, prepared: &Prepared) -> Result<OwnedFd> {
+    let set = if prepared.ids.is_none() { attr::RDONLY } else { 0 };
+    let attr = MountAttr { set, ..MountAttr::propagates(plan.propagation) };
     let kind = device.mode & libc::S_IFMT;
     let class = if kind == libc::S_IFBLK { "block" } else { "char" };
     let (major, minor) = (libc::major(device.dev), libc::minor(device.dev));
@@ -218,7 +222,7 @@ fn node(device: &Device, propagation: u64) -> Result<OwnedFd> {
     for path in [&device.path, &by_number] {
         let name =
             sys::cstr("open_tree", path).map_err(Error::at(Code::E_DEVICE_NODE, device.at))?;
-        match clone_tree(sys::fs::CWD, &name, false, propagation) {
+        match clone_tree(sys::fs::CWD, &name, false, &attr) {
             Ok(tree) => {
                 let stat = sys::fs::fstat(tree.as_fd())?;
                 if stat.st_mode & libc::S_IFMT == kind && stat.st_rdev == device.dev {
@@ -249,18 +253,17 @@ pub fn open_rootfs(path: &Path) -> Result<OwnedFd> {
     sys::fs::open(&name, flags).map_err(Error::at(Code::E_ROOTFS, at))
 }
 
-/// A detached clone that gives nothing back to the host: private or slave from the start.
+/// A detached clone with attributes from the start: a propagation, so that it gives nothing back to the host.
 pub fn clone_tree(
     dir: BorrowedFd<'_>,
     path: &CStr,
     recursive: bool,
-    propagation: u64,
+    attr: &MountAttr,
 ) -> sys::Result<OwnedFd> {
     let all = if recursive { sys::mount::AT_RECURSIVE } else { 0 };
     let empty = if path.is_empty() { sys::mount::AT_EMPTY_PATH } else { 0 };
     let tree = sys::mount::open_tree(dir, path, sys::mount::OPEN_TREE_CLONE | all | empty)?;
-    let attr = MountAttr { propagation, ..MountAttr::default() };
-    sys::mount::mount_setattr(tree.as_fd(), all, &attr)?;
+    sys::mount::mount_setattr(tree.as_fd(), all, attr)?;
     Ok(tree)
 }
 
@@ -277,7 +280,7 @@ fn source(mount: &Mount, propagation: u64, map: Option<&OwnedFd>) -> Result<Opti
         sys::fs::CWD,
         &name,
         *recursive,
-        mount.options.whole_propagation().unwrap_or(propagation),
+        &MountAttr::propagates(mount.options.whole_propagation().unwrap_or(propagation)),
     )
     .map_err(failed)?;
     if mount.destination == "/proc" {
@@ -301,12 +304,13 @@ fn only_a_whole_procfs(mount: &Mount, tree: &OwnedFd) -> Result<()> {
     ))
 }
 
-/// The host's /dev/null, verified: the container's own may be anything (CVE-2025-31133).
-fn null_device(propagation: u64) -> Result<OwnedFd> {
-    let null = clone_tree(sys::fs::CWD, c"/dev/null", false, propagation)
+/// The host's /dev/null, verified: the container's own may be anything (CVE-2025-31133). Read-only: who is
+/// root inside and out could change its mode for everybody by a chmod of what is masked.
+fn null_device(plan: &Plan) -> Result<OwnedFd> {
+    let attr = MountAttr { set: attr::RDONLY, ..MountAttr::propagates(plan.propagation) };
+    let null = clone_tree(sys::fs::CWD, c"/dev/null", false, &attr)
         .map_err(Error::at(Code::E_MASKED_PATH, "/linux/maskedPaths"))?;
-    let stat = sys::fs::fstat(null.as_fd())?;
-    if stat.st_mode & libc::S_IFMT != libc::S_IFCHR || stat.st_rdev != libc::makedev(1, 3) {
+    if !sys::fs::is_null(&sys::fs::fstat(null.as_fd())?) {
         return Err(Error::text(
             Code::E_MASKED_PATH,
             "/linux/maskedPaths: the host's /dev/null is not the null device",

@@ -23,6 +23,9 @@ pub const BENEATH: u64 = libc::RESOLVE_BENEATH
 pub const BENEATH_XDEV: u64 =
     libc::RESOLVE_BENEATH | libc::RESOLVE_NO_SYMLINKS | libc::RESOLVE_NO_MAGICLINKS;
 
+/// The device number of the null device (null(4)).
+pub const NULL: u64 = libc::makedev(1, 3);
+
 fn show(path: &CStr) -> std::borrow::Cow<'_, str> {
     path.to_string_lossy()
 }
@@ -393,6 +396,12 @@ pub fn inherited_stat(number: i32) -> Result<Option<(BorrowedFd<'static>, libc::
         Err(error) if error.errno == libc::EBADF => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// Whether it is the null device, whatever its name.
+#[must_use]
+pub fn is_null(stat: &libc::stat) -> bool {
+    stat.st_mode & libc::S_IFMT == libc::S_IFCHR && stat.st_rdev == NULL
 }
 
 /// chdir(2).

@@ -41,6 +41,12 @@ pub struct MountAttr {
 const IDMAP: u64 = 0x10_0000;
 
 impl MountAttr {
+    /// Nothing but a propagation.
+    #[must_use]
+    pub fn propagates(propagation: u64) -> Self {
+        Self { propagation, ..Self::default() }
+    }
+
     /// Maps ids as this user namespace does; the descriptor must live as long as this.
     #[must_use]
     pub fn idmap(namespace: BorrowedFd<'_>) -> Self {
