@@ -245,6 +245,33 @@ fn killed_before_its_pid_file(web: &Container<'_>, dir: &Path) -> PathBuf {
     names[0].clone()
 }
 
+/// An exec that was killed there is in the way of no other, and no link in its place is followed.
+#[test]
+fn unfinished_pid_file_of_a_killed_exec_makes_room_for_the_next() {
+    require!(root, program("strace"));
+    let bundle = Bundle::new();
+    let web = bundle.container("web");
+    web.up();
+    let dir = bundle.dir().join("pids");
+    fs::create_dir(&dir).unwrap();
+    let file = dir.join("pid");
+    let exec = || {
+        let call = web.call("exec", &["--detach", "--pid-file", file.to_str().unwrap()]);
+        call.args(&["sleep", "1000"])
+    };
+    let kill = ["strace", "-qq", "-o", "/dev/null", "-e", "trace=renameat,renameat2", "-e"];
+    let kill = [&kill[..], &["inject=renameat,renameat2:signal=KILL"]].concat();
+    assert_eq!(exec().through(&kill).run().signal(), Some(libc::SIGKILL));
+    let unfinished = fs::read_dir(&dir).unwrap().flatten().next().unwrap().path();
+    fs::remove_file(&unfinished).unwrap();
+    fs::write(dir.join("victim"), "before").unwrap();
+    std::os::unix::fs::symlink(dir.join("victim"), &unfinished).unwrap();
+    exec().run().ok();
+    assert_eq!(fs::read_to_string(dir.join("victim")).unwrap(), "before");
+    assert!(fs::read_to_string(&file).unwrap().parse::<i32>().is_ok());
+    assert_eq!(fs::read_dir(&dir).unwrap().count(), 2);
+}
+
 /// Anybody can make a directory of the unfinished pid file's name in /tmp.
 #[test]
 fn delete_goes_on_where_the_unfinished_pid_file_would_be_a_directory() {

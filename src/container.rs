@@ -77,7 +77,7 @@ pub fn open_root(root: &Path) -> Result<Option<OwnedFd>> {
         Err(error) => return Err(Error::at(Code::E_STATE_ROOT, "state root")(error)),
     };
     let stat = sys::fs::fstat(dir.as_fd())?;
-    if stat.st_uid != nix::unistd::geteuid().as_raw() || stat.st_mode & 0o022 != 0 {
+    if stat.st_uid != sys::cred::euid() || stat.st_mode & 0o022 != 0 {
         return Err(Error::text(
             Code::E_STATE_ROOT,
             format!(

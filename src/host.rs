@@ -59,8 +59,8 @@ impl Host {
         let capabilities = sys::cred::capget()?.permitted;
         let user_namespace = in_user_namespace()?;
         Ok(Self {
-            euid: nix::unistd::geteuid().as_raw(),
-            egid: nix::unistd::getegid().as_raw(),
+            euid: sys::cred::euid(),
+            egid: sys::cred::egid(),
             user_namespace,
             mounts: capabilities & CAP_SYS_ADMIN != 0
                 && (!user_namespace || owns_mount_namespace()?),

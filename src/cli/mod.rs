@@ -261,7 +261,7 @@ fn globals(matches: &ArgMatches, sub: &ArgMatches) -> Result<Globals> {
             return Err(Error::text(Code::E_OPTION, text));
         }
     };
-    let euid = nix::unistd::geteuid().as_raw();
+    let euid = sys::cred::euid();
     let rootless = match text("rootless").as_deref() {
         None | Some("auto") => euid != 0 || in_user_namespace(),
         Some("true") => true,

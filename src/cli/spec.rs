@@ -112,7 +112,7 @@ fn mounts() -> Value {
 /// As runc does for a user without rights: a user namespace with one id, no network of its own, /sys
 /// from the host, no gid for devpts, no resources.
 fn make_rootless(config: &mut Value) {
-    let (uid, gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
+    let (uid, gid) = (sys::cred::euid(), sys::cred::egid());
     if let Some(mounts) = config.get_mut("mounts").and_then(Value::as_array_mut) {
         mounts.retain(|mount| mount.get("destination") != Some(&json!("/sys/fs/cgroup")));
         for mount in mounts.iter_mut() {

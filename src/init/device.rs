@@ -1,6 +1,6 @@
 //! Device nodes and the links of /dev.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use super::{Child, leave_open, resolve, rootfs};
 use crate::error::{Code, Error, Result};
@@ -9,18 +9,13 @@ use crate::sys;
 
 /// Makes one device node.
 pub fn make(child: &mut Child<'_>, index: usize) -> Result<()> {
-    let last = child.work.device_dir.take();
     let create = child.create()?;
     let Some(device) = create.plan.devices.get(index) else { return Ok(()) };
     if device.bind {
         return bind(child, index, device);
     }
-    // Most are in /dev: it is looked up once.
     let (above, name) = resolve::split(&device.path)?;
-    let parent = match last {
-        Some((path, dir)) if path == above => dir,
-        _ => resolve::directory(rootfs::root(create), above)?.fd,
-    };
+    let parent = directory(child, above)?;
     match sys::fs::mknodat(parent.as_fd(), &name, device.mode, device.dev) {
         Ok(()) => {}
         Err(error) if error.errno == libc::EEXIST => {
@@ -40,6 +35,14 @@ pub fn make(child: &mut Child<'_>, index: usize) -> Result<()> {
     }
     child.work.device_dir = Some((above.to_owned(), parent));
     Ok(())
+}
+
+/// A directory of the rootfs. Most devices, and the links, are in /dev: it is looked up once.
+fn directory(child: &mut Child<'_>, path: &str) -> Result<OwnedFd> {
+    match child.work.device_dir.take() {
+        Some((last, dir)) if last == path => Ok(dir),
+        _ => Ok(resolve::directory(rootfs::root(child.create()?), path)?.fd),
+    }
 }
 
 /// The host's node in the place of one that cannot be made: in a user namespace, or without `CAP_MKNOD`.
@@ -77,9 +80,9 @@ const LINKS: [(&std::ffi::CStr, &std::ffi::CStr); 4] = [
 ];
 
 /// /dev/fd and its kin where there is a /proc, and /dev/ptmx as the container's own.
-pub fn links(child: &Child<'_>) -> Result<()> {
+pub fn links(child: &mut Child<'_>) -> Result<()> {
+    let dev = directory(child, "/dev")?;
     let create = child.create()?;
-    let dev = resolve::directory(rootfs::root(create), "/dev")?.fd;
     if create.plan.mounts.iter().any(|mount| mount.destination == "/proc") {
         for (target, name) in LINKS {
             match sys::fs::symlinkat(target, dev.as_fd(), name) {
@@ -99,5 +102,6 @@ pub fn links(child: &Child<'_>) -> Result<()> {
             result => result?,
         }
     }
+    leave_open([dev]);
     Ok(())
 }

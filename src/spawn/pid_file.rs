@@ -14,16 +14,16 @@ use crate::sys;
 /// whose pid it is, so that a temporary file that a crash leaves can be found again.
 pub fn write(path: &Path, pid: i32, owner: &str) -> Result<()> {
     let (dir, name, temporary) = names(path, owner)?;
-    // What a killed attempt has left goes first: the file must be new, and ours.
-    match sys::fs::unlinkat(dir.as_fd(), &temporary, 0) {
-        Err(error) if error.errno != libc::ENOENT => {
-            return Err(Error::at(Code::E_PID_FILE, "--pid-file")(error));
-        }
-        _ => {}
-    }
     let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW;
-    let file = sys::fs::openat(dir.as_fd(), &temporary, flags, 0o644)
-        .map_err(Error::at(Code::E_PID_FILE, "--pid-file"))?;
+    let create = || sys::fs::openat(dir.as_fd(), &temporary, flags, 0o644);
+    let file = match create() {
+        // What a killed attempt has left goes: the file must be new, and ours.
+        Err(error) if error.errno == libc::EEXIST => {
+            sys::fs::unlinkat(dir.as_fd(), &temporary, 0).and_then(|()| create())
+        }
+        result => result,
+    }
+    .map_err(Error::at(Code::E_PID_FILE, "--pid-file"))?;
     let written = sys::fs::write_all(file.as_fd(), pid.to_string().as_bytes())
         .and_then(|()| sys::fs::renameat(dir.as_fd(), &temporary, &name));
     written.map_err(|error| {

@@ -16,7 +16,7 @@ const CHUNK: usize = 1 << 20;
 /// Larger blocks are mappings of their own.
 const LARGEST: usize = CHUNK / 4;
 /// In pages. Dropping less costs more system calls than the pages are worth.
-const SHORTEST_RUN: usize = 5;
+const SHORTEST_RUN: usize = 2;
 /// Every block starts at a multiple of this, and is as long as one.
 const STEP: usize = 16;
 /// Sizes up to here have a list each; above, four lists for each doubling.
