@@ -70,4 +70,5 @@ pub use remove::remove;
 pub use sub::SubCgroup;
 pub use systemd::{Property, Unit, Value};
 pub use update::{Update, plan as plan_update};
+pub use v1::enter;
 pub use watch::OomWatch;

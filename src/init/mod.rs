@@ -228,12 +228,7 @@ impl<'a> Child<'a> {
         if !matches!(self.steps.first(), Some(Step { act: Do::TimeNamespace, .. })) {
             sys::process::set_dumpable(false)?;
         }
-        for tasks in std::mem::take(&mut self.tasks) {
-            // "0" is the writer: no pid to be mistaken, and one thread moves without the process-wide
-            // lock that makes cgroup.procs wait for an RCU grace period.
-            sys::fs::write_all(tasks.as_fd(), b"0")
-                .map_err(|error| Error::from(error.about("tasks")))?;
-        }
+        crate::cgroup::enter(std::mem::take(&mut self.tasks))?;
         // Before the first target is mounted, as every source.
         for hierarchy in self.create.iter().flat_map(|create| create.cgroup_mounts) {
             if hierarchy.late {
