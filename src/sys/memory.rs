@@ -59,7 +59,11 @@ pub fn release_code() -> super::Result<()> {
     // SAFETY: the range is mapped read-only and privately from the executable and was never written,
     // so dropping its pages loses nothing.
     let ret = unsafe { drop_pages(start, length) };
-    super::done(ret.into(), "madvise", "own code")
+    match super::done(ret.into(), "madvise", "own code") {
+        // lld leaves a page between two segments where it falls so; the others have been let go (madvise(2)).
+        Err(error) if error.errno == libc::ENOMEM => Ok(()),
+        result => result,
+    }
 }
 
 /// [`release_code`], and then read(2) of one byte from `fd`; the number of bytes read. In one function,
@@ -69,7 +73,8 @@ pub fn release_code_and_read(fd: BorrowedFd<'_>, byte: &mut [u8; 1]) -> super::R
     let length = if has_small_pages() { length } else { 0 };
     // SAFETY: as above. Nothing of no length.
     let ret = unsafe { libc::syscall(libc::SYS_madvise, start, length, libc::MADV_DONTNEED) };
-    if ret == -1 {
+    // ENOMEM: as above.
+    if ret == -1 && Errno::last() != Errno::ENOMEM {
         return Err(super::Error::last("madvise", "own code"));
     }
     loop {
