@@ -123,6 +123,41 @@ fn requested_devices_with_mode_uid_and_gid() {
     assert_eq!(bundle.container("web").run().ok().stdout, expected);
 }
 
+/// docker run -v /dev/urandom:/dev/random, and `--privileged -v /dev/null:/dev/kmsg`, where the configuration
+/// lists the node, too.
+#[test]
+fn device_that_something_is_mounted_on_is_not_made() {
+    require!(root);
+    for mapped in [None, Some(())] {
+        let bundle = Bundle::sh(
+            "stat -c %t:%T /dev/random /dev/kmsg; cat /dev/tty; ls /dev/full; stat -c %t:%T /dev/zero",
+        );
+        let dir = bundle.dir();
+        let (urandom, null) = (dir.join("urandom"), dir.join("null"));
+        for (path, minor) in [(&urandom, "9"), (&null, "3")] {
+            let words = ["mknod", "-m", "666", path.to_str().unwrap(), "c", "1", minor];
+            assert!(host::tool(&words).0.success());
+        }
+        fs::write(dir.join("file"), "a file\n").unwrap();
+        fs::create_dir(dir.join("directory")).unwrap();
+        fs::write(dir.join("directory/in"), "").unwrap();
+        let text = |path: &str| dir.join(path).to_str().unwrap().to_owned();
+        bundle.edit(|config| {
+            config.bind(&text("urandom"), "/dev/random", &["rbind", "rprivate"]);
+            config.bind(&text("null"), "/dev/kmsg", &["rbind", "rprivate"]);
+            config.bind(&text("file"), "/dev/tty", &["rbind", "rprivate"]);
+            config.bind(&text("directory"), "/dev/full", &["rbind", "rprivate"]);
+            config.push("/linux/devices", device("/dev/kmsg", "c", 1, 11))
+        });
+        if mapped.is_some() {
+            bundle.edit(self::mapped);
+            own(&bundle);
+        }
+        let output = bundle.container("web").run().ok();
+        assert_eq!(output.stdout, "1:9\n1:3\na file\nin\n1:5\n", "{mapped:?}");
+    }
+}
+
 /// docker's `--device` of a directory and of a node in it, or of the same node twice.
 #[test]
 fn requested_device_listed_twice_is_made_once() {

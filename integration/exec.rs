@@ -85,6 +85,28 @@ fn row63_process_file_replaces_the_process_entirely() {
     assert_eq!(files.split_whitespace().nth(3), Some("333"));
 }
 
+/// But for what would take rights away, or give more, by not being said: as with runc and crun.
+#[test]
+fn row63_process_file_without_capabilities_has_the_containers() {
+    require!(root);
+    let bundle = Bundle::new();
+    let web = bundle.container("web");
+    web.up();
+    let user = json!({ "uid": 0, "gid": 0 });
+    let mut object = json!({ "args": ["sleep", "999"], "env": [PATH], "cwd": "/", "user": user });
+    for capabilities in [None, Some(json!(null)), Some(json!({}))] {
+        let none = capabilities == Some(json!({}));
+        if let Some(capabilities) = capabilities {
+            object["capabilities"] = capabilities;
+        }
+        let file = process_file(&bundle, &object);
+        let process = detached(&bundle, &web, &["--process", file.to_str().unwrap()], &[]);
+        let own = if none { "0000000000000000".to_owned() } else { web.init().status("CapEff") };
+        assert_eq!(process.status("CapEff"), own, "{object}");
+        assert_ne!(web.init().status("CapEff"), "0000000000000000");
+    }
+}
+
 /// containerd removes the file as soon as exec has returned.
 #[test]
 fn row63_process_file_may_be_removed_after_exec_returns() {

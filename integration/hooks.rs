@@ -245,16 +245,24 @@ fn t34_hook_environment_is_exactly_what_is_given() {
     }
 }
 
-/// T34: and without `env` it is empty.
+/// T34: and without `env` a PATH, or what the container's process has; an empty one is empty.
 #[test]
-fn t34_hook_environment_is_empty_when_absent() {
+fn t34_hook_environment_when_absent_has_a_path_and_nothing_of_the_caller() {
     require!(root);
-    let (bundle, dir) = recorder();
-    record_environments(&bundle, &dir, None);
-    run_with_secrets(&bundle);
-    for kind in KINDS {
-        assert!(dir.join(format!("env-{kind}")).exists(), "{kind} has not run");
-        assert_eq!(read(&dir, &format!("env-{kind}")), "", "{kind}");
+    for env in [None, Some(&[][..])] {
+        let (bundle, dir) = recorder();
+        record_environments(&bundle, &dir, env);
+        bundle.edit(|config| config.set("/process/env", json!(["PATH=/bin", "ONE=two"])));
+        run_with_secrets(&bundle);
+        for kind in KINDS {
+            assert!(dir.join(format!("env-{kind}")).exists(), "{kind} has not run");
+            let expected = match (env, kind) {
+                (Some(_), _) => "",
+                (None, "startContainer") => "PATH=/bin\0ONE=two\0",
+                _ => "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\0",
+            };
+            assert_eq!(read(&dir, &format!("env-{kind}")), expected, "{kind}");
+        }
     }
 }
 

@@ -87,6 +87,19 @@ fn row75_kill_with_an_unknown_signal() {
     assert_eq!(pending(init), 0);
 }
 
+/// kill(2): whether there is somebody.
+#[test]
+fn row75_kill_with_signal_0_asks_only() {
+    require!(root);
+    let bundle = Bundle::new();
+    let (web, init) = stopped_init(&bundle);
+    web.kill("0").ok();
+    web.call("kill", &["--all"]).arg("0").run().ok();
+    assert_eq!(pending(init), 0);
+    web.stop();
+    web.kill("0").fails_with("container not running");
+}
+
 /// containerd: "already finished"; CRI-O's stop loop ends there.
 #[test]
 fn row76_kill_of_a_stopped_container() {

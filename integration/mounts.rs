@@ -214,6 +214,24 @@ fn symlinks_in_targets_stay_inside_the_rootfs() {
     assert!(inside.join("made-chain").is_file() && inside.join("tmpfs-relative").is_dir());
 }
 
+/// As on a system with merged /usr; `..` is of the directory that a link leads to, not of the link's own.
+#[test]
+fn target_by_a_dangling_relative_link_in_a_linked_directory_is_made_where_it_leads() {
+    require!(root);
+    let bundle = Bundle::new();
+    fs::create_dir_all(bundle.rootfs().join("usr/lib")).unwrap();
+    symlink("usr/lib", bundle.rootfs().join("lib64")).unwrap();
+    symlink("../share/modules", bundle.rootfs().join("usr/lib/modules")).unwrap();
+    symlink("../share/cfg", bundle.rootfs().join("usr/lib/cfg")).unwrap();
+    let source = host_file(&bundle, "source", "hello");
+    bundle.edit(|config| {
+        config.push("/mounts", tmpfs("/lib64/modules", &[])).bind(&source, "/lib64/cfg", &[]);
+        config.sh("touch /lib64/modules/x && cat /usr/lib/cfg && ls /usr/share/modules")
+    });
+    assert_eq!(bundle.container("web").run().ok().stdout, "hellox\n");
+    assert!(!bundle.rootfs().join("share").exists());
+}
+
 #[test]
 fn target_that_is_a_symlink_itself_is_followed_inside() {
     require!(root);

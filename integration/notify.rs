@@ -167,6 +167,22 @@ fn notify_socket_that_is_not_there_fails_start_before_it_starts() {
     web.becomes("running");
 }
 
+/// systemd ends a line at a carriage return, too: what comes behind one is the container's, and not READY.
+#[test]
+fn notify_passes_on_nothing_behind_a_carriage_return() {
+    require!(root);
+    let bundle = Bundle::sh(
+        "ln -s \"$NOTIFY_SOCKET\" /dev/log && logger \"$(printf 'x\\nREADY=1\\rMAINPID=1\\rX=')\"; exec sleep 1000",
+    );
+    let path = bundle.dir().join("notify");
+    let manager = Manager::at(&path);
+    let web = bundle.container("web");
+    told(web.call("create", &[]), &path).run().ok();
+    let start = told(web.call("start", &[]), &path).spawn();
+    manager.is_told(&web);
+    start.wait().ok();
+}
+
 #[test]
 fn notify_abstract_socket() {
     require!(root);

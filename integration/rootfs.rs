@@ -395,6 +395,21 @@ fn rootfs_propagation_shared_shows_the_host_nothing_outside_the_rootfs() {
 /// A symlink as the rootfs is followed by some and refused by others; it must never be half of
 /// both: either a clean refusal or exactly the tree it leads to.
 #[test]
+fn root_path_symlink_is_refused_with_a_slash_behind_it() {
+    require!(root);
+    let bundle = Bundle::with(|config| config.args(&["true"]));
+    symlink("rootfs", bundle.path().join("link")).unwrap();
+    for path in ["link", "link/", "link/.", "./link//"] {
+        bundle.edit(|config| config.set("/root/path", path));
+        bundle.container("web").create().fails_with("/root/path");
+    }
+    for path in ["rootfs/", "./rootfs/.", "rootfs//"] {
+        bundle.edit(|config| config.set("/root/path", path));
+        bundle.container("web").run().ok();
+    }
+}
+
+#[test]
 fn root_path_symlink_is_followed_or_refused() {
     require!(root);
     let bundle = Bundle::with(|config| config.set("/root/path", "link").sh("cat /etc/passwd"));

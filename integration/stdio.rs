@@ -163,6 +163,19 @@ fn null_device_of_the_host_that_masks_is_read_only() {
     assert_eq!(output.stdout, masked.split(' ').map(refused).collect::<String>());
 }
 
+/// Nor any other device: a terminal of root's would be for the host's user of that number to read.
+#[test]
+fn row46_devices_of_the_caller_are_not_given_away() {
+    require!(root);
+    let bundle = Bundle::with(|config| config.args(&["true"]).set("/process/user/uid", 1000));
+    let path = bundle.dir().join("zero");
+    assert!(host::tool(&["mknod", path.to_str().unwrap(), "c", "1", "5"]).0.success());
+    let open = || File::options().read(true).write(true).open(&path).unwrap();
+    let web = bundle.container("web");
+    web.call("run", &[]).stdin(open()).stdout(open()).stderr(open()).run().ok();
+    assert_eq!(fs::metadata(&path).unwrap().uid(), 0);
+}
+
 /// A stream on a read-only file system cannot be given away, and that is no reason to fail.
 #[test]
 fn row46_stdio_on_a_read_only_filesystem_is_no_error() {

@@ -66,7 +66,9 @@ impl Proxy {
         let mut buffer = [0u8; MESSAGE_MAX];
         let (length, _) = sys::socket::receive(self.inside.as_fd(), &mut buffer)?;
         let message = String::from_utf8_lossy(buffer.get(..length).unwrap_or_default());
-        let Some(ready) = message.lines().find(|line| line.starts_with("READY=")) else {
+        // systemd ends a line at either, and would read more of the container's than we have looked at.
+        let mut lines = message.split(['\n', '\r']);
+        let Some(ready) = lines.find(|line| line.starts_with("READY=")) else {
             return Ok(false);
         };
         let told = format!("MAINPID={}\n{ready}\n", self.pid);

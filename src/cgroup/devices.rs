@@ -196,9 +196,6 @@ fn read_rule(rule: &LinuxDeviceCgroup) -> Result<DeviceRule, (&'static str, Stri
     };
     let major = number(rule.major(), 0xfff, "/major")?;
     let minor = number(rule.minor(), 0xf_ffff, "/minor")?;
-    if kind == DeviceKind::All && (major.is_some() || minor.is_some()) {
-        return Err(("/type", "a rule for all types has no numbers".to_owned()));
-    }
     // Absent means all, as with the other members. Empty is a mistake: runc refuses it, too.
     let access = match rule.access() {
         None => Access::ALL,

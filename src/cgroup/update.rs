@@ -96,8 +96,8 @@ const ROUNDED: [&str; 15] = [
     "io.bfq.weight",
 ];
 
-/// Those of the controllers that these changes are of, and the changes. Lines of single devices, which may be gone, systemd writes
-/// as they are.
+/// Those of the controllers that these changes are of, and the changes. Lines of single devices, which may be
+/// gone, systemd writes as they are.
 fn exact(writes: &[Write], changes: &[Write]) -> Vec<Write> {
     let all = writes.iter().filter(|write| {
         let touched = changes.iter().any(|change| change.controller == write.controller);

@@ -28,12 +28,12 @@ pub fn delete(globals: &Globals, matches: &ArgMatches) -> anyhow::Result<u8> {
     Ok(0)
 }
 
-/// A signal as a number (1 to 64) or a name, with or without `SIG`, in any case.
+/// A signal as a number (1 to 64; 0 only asks whether there is somebody, as kill(2)) or a name, with or without `SIG`, in any case.
 fn signal(text: &str) -> Result<i32> {
     let unknown = || Error::text(Code::E_SIGNAL_UNKNOWN, format!("unknown signal {text:?}"));
     if text.bytes().all(|byte| byte.is_ascii_digit()) {
         return match text.parse::<i32>() {
-            Ok(number) if (1..=64).contains(&number) => Ok(number),
+            Ok(number) if (0..=64).contains(&number) => Ok(number),
             _ => Err(unknown()),
         };
     }
@@ -74,6 +74,7 @@ mod tests {
     #[test]
     fn row75_signals_by_number_and_name() {
         for (text, number) in [
+            ("0", 0),
             ("9", 9),
             ("KILL", 9),
             ("SIGKILL", 9),
@@ -90,7 +91,7 @@ mod tests {
             assert_eq!(signal(text).ok(), Some(number), "{text}");
         }
         for bad in [
-            "0", "65", "-9", "", "NOPE", "SIG", "9x", "RTMIN+99", "RTMIN+31", "RTMAX-31",
+            "00x", "65", "-9", "", "NOPE", "SIG", "9x", "RTMIN+99", "RTMIN+31", "RTMAX-31",
             "RTMIN-3", "RTMAX+1", "RTMIN3", "RTMINx3", "RTMIN+", "RTMIN++3", "RTMAX--1", "RTMIN-",
             "RTMAXé1",
         ] {

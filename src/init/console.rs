@@ -90,16 +90,18 @@ fn bind_console(root: BorrowedFd<'_>, tty: BorrowedFd<'_>) -> Result<()> {
 pub fn stdio(child: &mut Child<'_>) -> Result<()> {
     let process = child.process()?;
     if let Some(tty) = &child.work.tty {
+        own(tty.as_fd(), process.uid)?;
         for number in 0..3 {
             sys::fs::dup_to(tty.as_fd(), number, false)?;
         }
+        return Ok(());
     }
     let nulls = own_stdio(process.uid)?;
     if nulls.is_empty() { Ok(()) } else { replace(&nulls) }
 }
 
-/// Makes a user the owner of descriptors 0 to 2, and returns which are the null device: that stays the
-/// caller's.
+/// Makes a user the owner of descriptors 0 to 2, but for devices: a terminal of the host is whose it is, and
+/// so is the null device. Returns which are that.
 pub fn own_stdio(uid: u32) -> Result<Vec<i32>> {
     let mut nulls = Vec::new();
     for number in 0..3 {
@@ -108,21 +110,25 @@ pub fn own_stdio(uid: u32) -> Result<Vec<i32>> {
             nulls.push(number);
             continue;
         }
-        if stat.st_uid == uid {
-            continue;
-        }
-        match sys::fs::fchown(fd, uid, u32::MAX) {
-            // Somebody else's file, a read-only filesystem, an id that is not mapped, or a kind of
-            // file that has no owner: then it stays as it is.
-            Err(error)
-                if matches!(
-                    error.errno,
-                    libc::EPERM | libc::EROFS | libc::EINVAL | libc::ENOSYS
-                ) => {}
-            result => result?,
+        let device = matches!(stat.st_mode & libc::S_IFMT, libc::S_IFCHR | libc::S_IFBLK);
+        if !device && stat.st_uid != uid {
+            own(fd, uid)?;
         }
     }
     Ok(nulls)
+}
+
+fn own(fd: BorrowedFd<'_>, uid: u32) -> Result<()> {
+    match sys::fs::fchown(fd, uid, u32::MAX) {
+        // Somebody else's file, a read-only filesystem, an id that is not mapped, or a kind of
+        // file that has no owner: then it stays as it is.
+        Err(error)
+            if matches!(error.errno, libc::EPERM | libc::EROFS | libc::EINVAL | libc::ENOSYS) =>
+        {
+            Ok(())
+        }
+        result => Ok(result?),
+    }
 }
 
 /// Another null device for the caller's, whose mode and owner root of the container could change by way

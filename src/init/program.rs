@@ -5,11 +5,10 @@ use std::os::fd::AsFd;
 
 use super::Child;
 use crate::error::{Code, Error, Result};
+use crate::plan::process::DEFAULT_PATH;
 use crate::sys;
 use crate::sys::exec::CStrings;
 
-/// Where to look when the environment has no PATH: what shells use for root.
-const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Longest /etc/passwd that is searched for a home directory, in bytes.
 const PASSWD_MAX: usize = 1 << 20;
 

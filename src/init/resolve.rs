@@ -73,7 +73,7 @@ fn ensure_directory(root: BorrowedFd<'_>, path: &str, links: u32) -> Result<Foun
             Err(error) if error.errno == libc::EEXIST => {
                 // Something is there that leads nowhere: a dangling link of the image, as /var/run -> /run.
                 // Or somebody was faster; then the next try finds it.
-                if let Some(target) = link_target(parent.fd.as_fd(), above, &name)? {
+                if let Some(target) = link_target(root, (parent.fd.as_fd(), above), &name)? {
                     let links = links.checked_sub(1);
                     let links = links.ok_or_else(|| Error::new("openat2", path, libc::ELOOP))?;
                     let found = ensure_directory(root, &target, links)?;
@@ -87,15 +87,54 @@ fn ensure_directory(root: BorrowedFd<'_>, path: &str, links: u32) -> Result<Foun
     Err(Error::new("openat2", path.escape_debug(), libc::EAGAIN))
 }
 
-/// Where a link in `parent` leads, as a path below the root; `None` when it is no link.
-fn link_target(parent: BorrowedFd<'_>, above: &str, name: &CStr) -> Result<Option<String>> {
-    let target = match sys::fs::readlinkat(parent, name) {
-        Ok(target) => String::from_utf8_lossy(&target).into_owned(),
-        Err(error) if matches!(error.errno, libc::EINVAL | libc::ENOENT) => return Ok(None),
-        Err(error) => return Err(error),
-    };
+/// Where a link in a directory (`above` is its path) leads, as a path below the root without links; `None`
+/// when it is no link.
+fn link_target(
+    root: BorrowedFd<'_>,
+    (parent, above): (BorrowedFd<'_>, &str),
+    name: &CStr,
+) -> Result<Option<String>> {
+    let Some(target) = read_link(parent, name)? else { return Ok(None) };
     let joined = if target.starts_with('/') { target } else { format!("{above}/{target}") };
-    Ok(Some(crate::plan::mounts::clean(std::path::Path::new(&joined))))
+    expand(root, &joined).map(Some)
+}
+
+fn read_link(parent: BorrowedFd<'_>, name: &CStr) -> Result<Option<String>> {
+    match sys::fs::readlinkat(parent, name) {
+        Ok(target) => Ok(Some(String::from_utf8_lossy(&target).into_owned())),
+        Err(error) if matches!(error.errno, libc::EINVAL | libc::ENOENT) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The path with its links followed as far as it is there, and without `..`, which is of the directory that a
+/// link leads to: /lib/modules -> ../share/modules with /lib -> usr/lib is in /usr/share.
+fn expand(root: BorrowedFd<'_>, path: &str) -> Result<String> {
+    let mut rest: Vec<String> = path.split('/').rev().map(str::to_owned).collect();
+    let mut done: Vec<String> = Vec::new();
+    let mut links = MAX_LINKS;
+    while let Some(part) = rest.pop() {
+        if part == ".." {
+            done.pop();
+        } else if !part.is_empty() && part != "." {
+            let target = match open(root, &done.join("/"), libc::O_PATH | libc::O_DIRECTORY) {
+                Ok(parent) => read_link(parent.as_fd(), &sys::cstr("readlink", part.as_str())?)?,
+                // Nothing below is there.
+                Err(error) if matches!(error.errno, libc::ENOENT | libc::ENOTDIR) => None,
+                Err(error) => return Err(error),
+            };
+            let Some(target) = target else {
+                done.push(part);
+                continue;
+            };
+            links = links.checked_sub(1).ok_or_else(|| Error::new("openat2", path, libc::ELOOP))?;
+            if target.starts_with('/') {
+                done.clear();
+            }
+            rest.extend(target.split('/').rev().map(str::to_owned));
+        }
+    }
+    Ok(format!("/{}", done.join("/")))
 }
 
 /// A path's parent and last name.
@@ -128,7 +167,7 @@ pub fn file(root: BorrowedFd<'_>, path: &str) -> Result<Found> {
         match sys::fs::openat(parent.as_fd(), &name, flags, 0o644) {
             Ok(_) => {}
             Err(error) if error.errno == libc::EEXIST => {
-                if let Some(target) = link_target(parent.as_fd(), above, &name)? {
+                if let Some(target) = link_target(root, (parent.as_fd(), above), &name)? {
                     path = target;
                     literal = false;
                 }

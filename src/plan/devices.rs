@@ -51,13 +51,23 @@ pub fn dev_is_bound(mounts: &[Mount]) -> bool {
 
 /// Whether something else than [`plan`] makes what a configuration lists as this device: whoever has filled a
 /// /dev that is bound (of a privileged container engines list all of the host's), or the link to the
-/// container's own `pts/ptmx`.
+/// container's own `pts/ptmx`, or whoever has mounted something on it (docker's `-v /dev/urandom:/dev/random`).
 fn is_made_elsewhere(path: &str, mounts: &[Mount]) -> bool {
     match path.strip_prefix("/dev/") {
         Some(_) if dev_is_bound(mounts) => true,
+        _ if is_covered(path, mounts) => true,
         Some("ptmx") => mounts.iter().any(|mount| mount.destination == "/dev/pts"),
         _ => false,
     }
+}
+
+/// Whether the last mount at the path or above it is at the very path: nothing hides it.
+fn is_covered(path: &str, mounts: &[Mount]) -> bool {
+    let holds = |mount: &&Mount| {
+        let below = path.strip_prefix(&mount.destination);
+        below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/')) && !mount.options.remount
+    };
+    mounts.iter().rfind(holds).is_some_and(|mount| mount.destination == path)
 }
 
 /// The default devices unless /dev is bound, then those asked for; one asked for replaces a default. The same
@@ -65,7 +75,8 @@ fn is_made_elsewhere(path: &str, mounts: &[Mount]) -> bool {
 pub fn plan(linux: &Linux, mounts: &[Mount], bind: bool, findings: &mut Findings) -> Vec<Device> {
     let mut devices: Vec<Device> = Vec::new();
     if !dev_is_bound(mounts) {
-        devices.extend(DEFAULTS.iter().map(|(path, major, minor)| Device {
+        let made = DEFAULTS.iter().filter(|(path, ..)| !is_covered(path, mounts));
+        devices.extend(made.map(|(path, major, minor)| Device {
             at: At::of("/linux/devices"),
             path: (*path).to_owned(),
             mode: libc::S_IFCHR | 0o666,

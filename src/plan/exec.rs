@@ -84,21 +84,24 @@ pub struct ExecPlan {
     pub steps: Vec<Step>,
 }
 
-/// Whether a whole process object names no profile or label for a security module that is in force.
+/// Whether a whole process object names no capabilities, or no profile or label for a security module that is
+/// in force.
 pub fn lacks_confinement(process: &Spec, host: &Host) -> bool {
     let is_none = |text: &Option<String>| text.as_deref().is_none_or(str::is_empty);
-    (host.apparmor && is_none(process.apparmor_profile()))
+    process.capabilities().is_none()
+        || (host.apparmor && is_none(process.apparmor_profile()))
         || (host.selinux && is_none(process.selinux_label()))
 }
 
-/// Then the container's apply, as with runc and crun: else the process would run as the runtime itself does,
-/// with more rights than its container.
+/// Then the container's apply, as with runc and crun: without a label the process would run as the runtime
+/// itself does, with more rights than its container.
 pub fn confine(process: &mut Spec, own: Option<&Spec>) {
     let Some(own) = own else { return };
     let kept = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
     let profile = kept(process.apparmor_profile()).or_else(|| own.apparmor_profile().clone());
     let label = kept(process.selinux_label()).or_else(|| own.selinux_label().clone());
-    process.set_apparmor_profile(profile).set_selinux_label(label);
+    let capabilities = process.capabilities().clone().or_else(|| own.capabilities().clone());
+    process.set_apparmor_profile(profile).set_selinux_label(label).set_capabilities(capabilities);
 }
 
 /// Plans a process from a whole process object, or from the container's own with overrides.

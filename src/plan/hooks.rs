@@ -4,6 +4,7 @@ use crate::plan::config::Config;
 
 use super::annotations::{self, HookOutput};
 use super::check::no_nul;
+use super::process::DEFAULT_PATH;
 use crate::error::{At, Code, Findings};
 
 /// One program to run.
@@ -51,17 +52,33 @@ pub fn plan(spec: &Config, findings: &mut Findings) -> Hooks {
     #[allow(deprecated, reason = "prestart is deprecated in the spec and still used by engines")]
     let prestart = hooks.prestart();
     let output = annotations::hook_output(spec, findings);
+    // What a hook without `env` has. Not the caller's, as with runc and crun, which may hold secrets and
+    // LD_PRELOAD; a program that looks for others needs a PATH, though.
+    let path = [format!("PATH={DEFAULT_PATH}")];
+    let process = spec.process.as_ref().and_then(|process| process.env().as_deref());
+    let inside = process.unwrap_or(&path);
     let mut planned = Hooks {
-        prestart: list("/hooks/prestart", prestart.as_ref(), findings),
-        create_runtime: list("/hooks/createRuntime", hooks.create_runtime().as_ref(), findings),
+        prestart: list("/hooks/prestart", prestart.as_ref(), &path, findings),
+        create_runtime: list(
+            "/hooks/createRuntime",
+            hooks.create_runtime().as_ref(),
+            &path,
+            findings,
+        ),
         create_container: list(
             "/hooks/createContainer",
             hooks.create_container().as_ref(),
+            &path,
             findings,
         ),
-        start_container: list("/hooks/startContainer", hooks.start_container().as_ref(), findings),
-        poststart: list("/hooks/poststart", hooks.poststart().as_ref(), findings),
-        poststop: list("/hooks/poststop", hooks.poststop().as_ref(), findings),
+        start_container: list(
+            "/hooks/startContainer",
+            hooks.start_container().as_ref(),
+            inside,
+            findings,
+        ),
+        poststart: list("/hooks/poststart", hooks.poststart().as_ref(), &path, findings),
+        poststop: list("/hooks/poststop", hooks.poststop().as_ref(), &path, findings),
     };
     // All but startContainer, which run where these files are not.
     for list in [
@@ -81,6 +98,7 @@ pub fn plan(spec: &Config, findings: &mut Findings) -> Hooks {
 fn list(
     base: &'static str,
     hooks: Option<&Vec<oci_spec::runtime::Hook>>,
+    default_env: &[String],
     findings: &mut Findings,
 ) -> Vec<Hook> {
     let one = |(index, hook): (usize, &oci_spec::runtime::Hook)| {
@@ -105,7 +123,7 @@ fn list(
             Some(args) if !args.is_empty() => args.clone(),
             _ => vec![path.clone()],
         };
-        let env = hook.env().clone().unwrap_or_default();
+        let env = hook.env().clone().unwrap_or_else(|| default_env.to_vec());
         for arg in &args {
             no_nul(at.leaf("/args"), arg, findings);
         }

@@ -305,7 +305,8 @@ fn root(
     if readonly && !namespaces.may_mount() {
         findings.problem(Code::E_NEEDS_NAMESPACE, "/root/readonly", "needs a new mount namespace");
     }
-    (bundle.join(path), readonly)
+    // A `/` or `/.` at the end would follow a link that must not be one.
+    (bundle.join(path).components().collect(), readonly)
 }
 
 fn rootfs_propagation(

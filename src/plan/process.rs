@@ -14,6 +14,9 @@ use super::memory_policy::MemoryPolicy;
 use crate::error::{At, Code, Findings};
 use crate::host::Host;
 
+/// Where to look when an environment has no PATH: what shells use for root.
+pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
 /// A resource limit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rlimit {

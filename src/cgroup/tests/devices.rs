@@ -53,6 +53,10 @@ fn v1_gets_a_default_and_exceptions() {
         v1(&[deny, "+ a *:* m"]),
         Some(vec!["deny a".into(), "allow b *:* m".into(), "allow c *:* m".into()])
     );
+    assert_eq!(
+        v1(&[deny, "+ a 189:* rw"]),
+        Some(vec!["deny a".into(), "allow b 189:* rw".into(), "allow c 189:* rw".into()])
+    );
     // As many bits as the config gives: OCI's validation suite reads devices.list.
     assert_eq!(
         v1(&[deny, "+ b 8:20 rw", "+ b *:* m", "+ c 5:1 m", "+ c 5:* rw"]),

@@ -201,11 +201,6 @@ fn what_cannot_be_is_a_problem_at_its_pointer() {
             "/linux/resources/devices/0/access: \"\"",
         ),
         (
-            r#"{"devices": [{"allow": true, "major": 1, "access": "r"}]}"#,
-            v2(),
-            "/linux/resources/devices/0/type: a rule",
-        ),
-        (
             r#"{"devices": [{"allow": true, "type": "c", "major": 4096, "access": "r"}]}"#,
             v2(),
             "/linux/resources/devices/0/major: 4096",
