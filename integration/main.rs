@@ -93,6 +93,7 @@ mod seccomp;
 mod seccomp_agent;
 mod security;
 mod security_bounds;
+mod security_exec;
 mod security_host;
 mod security_races;
 mod selinux;

@@ -176,6 +176,36 @@ fn session_keyring_is_new_and_named_after_the_container() {
     assert!(own == 1 || named == 1, "{output}");
 }
 
+/// A keyring that somebody else has made under the name, for everybody to enter, is not the container's.
+#[test]
+fn session_keyring_of_another_user_is_not_entered() {
+    require!(root, path("/proc/keys"));
+    let bundle =
+        Bundle::with(|config| config.remove("/linux/maskedPaths").args(&["cat", "/proc/keys"]));
+    let id = format!("keys-{}", bundle.name());
+    let name = std::ffi::CString::new(format!("_ses.{id}")).unwrap();
+    let mut trap = std::process::Command::new("sleep");
+    trap.arg("1000");
+    let make = move || {
+        let ret = unsafe {
+            libc::setresuid(65534, 65534, 65534);
+            let key = libc::syscall(libc::SYS_keyctl, 1, name.as_ptr());
+            libc::syscall(libc::SYS_keyctl, 5, key, 0x3f3f_3f3f)
+        };
+        if ret == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+    };
+    unsafe { std::os::unix::process::CommandExt::pre_exec(&mut trap, make) };
+    let mut trap = trap.spawn().unwrap();
+    let output = bundle.container(&id).run();
+    trap.kill().unwrap();
+    // The harness reaps.
+    drop(trap.wait());
+    let keys = output.ok().stdout;
+    let named = keys.lines().filter(|line| line.contains(&format!("_ses.{id}")));
+    let owners: Vec<&str> = named.filter_map(|line| line.split_whitespace().nth(5)).collect();
+    assert!(owners.contains(&"0"), "{keys}");
+}
+
 /// exec'd processes share the keyring of the container.
 #[test]
 fn session_keyring_is_shared_by_exec() {

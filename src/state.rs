@@ -121,6 +121,10 @@ pub struct State {
     /// It has a session keyring of its own, which exec joins.
     #[serde(default)]
     pub keyring: bool,
+    /// The name of that: nobody can guess it, and make one that create would join (keyctl(2)). Empty in records
+    /// of before; then it is of the id alone.
+    #[serde(default)]
+    pub keyring_name: String,
     /// Argument of personality(2), for exec.
     pub personality: Option<u64>,
     /// Processes of exec are contained without being asked for it.
@@ -160,7 +164,21 @@ pub struct State {
 /// The time of what has none: Go's zero time, as engines decode nothing else but a time (CRI-O, go-runc).
 pub const NEVER: &str = "0001-01-01T00:00:00Z";
 
+/// A name for the session keyring of a container, as `State::keyring_name`.
+pub fn keyring_name(id: &str) -> Result<String> {
+    Ok(format!("_ses.{id}.{:016x}", u64::from_ne_bytes(sys::random()?)))
+}
+
 impl State {
+    /// The session keyring's name.
+    #[must_use]
+    pub fn keyring_name(&self) -> String {
+        if self.keyring_name.is_empty() {
+            return format!("_ses.{}", self.id);
+        }
+        self.keyring_name.clone()
+    }
+
     /// When it was created, as it is told.
     #[must_use]
     pub fn told_created(&self) -> &str {

@@ -49,7 +49,7 @@ fn must_stack(child: &mut Child<'_>, no_new_privs: bool) -> Result<bool> {
 
 /// A session keyring of its own, with the label that the process will have.
 pub fn keyring(child: &mut Child<'_>) -> Result<()> {
-    let name = sys::cstr("keyctl", format!("_ses.{}", child.id))?;
+    let name = sys::cstr("keyctl", child.keyring.as_str())?;
     let context = child.process.and_then(|process| process.selinux.as_deref());
     if context.is_some() {
         of_keyring(child, context)?;

@@ -71,8 +71,8 @@ pub struct Join<'a> {
 /// The child of create or exec.
 #[derive(Debug)]
 pub struct Child<'a> {
-    /// Names the session keyring.
-    pub id: &'a str,
+    /// The session keyring's name.
+    pub keyring: String,
     /// What to do.
     pub steps: &'a [Step],
     /// What to become; a container may be without.
@@ -359,17 +359,15 @@ impl<'a> Child<'a> {
     /// unit's `CPUAffinity`) would stay whatever the cpuset becomes.
     fn affinity(&self) -> Result<()> {
         let asked = self.process.and_then(|process| process.exec_affinity.last.as_deref());
-        let mask = if self.join.is_some() { asked } else { None };
+        let mask = if self.create.is_none() { asked } else { None };
         // More CPUs than a kernel can have (8192): it takes those that there are.
         Ok(sys::sched::sched_setaffinity(0, mask.unwrap_or(&[u64::MAX; 128]))?)
     }
 
     /// Enters all of a container's namespaces at once: those of exactly the process that was opened.
-    fn join_container(&mut self) -> Result<()> {
-        let join = self
-            .join
-            .take()
-            .ok_or_else(|| Error::text(Code::E_INTERNAL, "not a step of create"))?;
+    pub(super) fn join_container(&mut self) -> Result<()> {
+        // A first child has entered before.
+        let Some(join) = self.join.take() else { return Ok(()) };
         if join.mask != 0 {
             match sys::process::setns(join.init, join.mask) {
                 Err(error) if error.errno == libc::ESRCH => {
@@ -453,7 +451,7 @@ impl<'a> Child<'a> {
 
     /// Closes everything but stdio, what the caller preserved, and our lines to the outside. Nothing
     /// of the host may be reachable from here on (CVE-2024-21626).
-    fn close_descriptors(&mut self) -> Result<()> {
+    pub(super) fn close_descriptors(&mut self) -> Result<()> {
         let mut keep: Vec<u32> = Vec::with_capacity(3);
         if let Some(join) = &self.join {
             keep.push(join.init.as_raw_fd().cast_unsigned());

@@ -34,6 +34,38 @@ pub fn go_through(mut child: Child<'_>, through: &Through<'_>) -> ! {
     }
 }
 
+/// exec's first child: enters the container's namespaces and cgroups where nobody of the container sees it, and
+/// clones the second into its pid namespace. That one has nothing of the host from its first moment, no root, no
+/// descriptor and no command line: a container with `CAP_SYS_PTRACE` looks at them, dumpable or not.
+pub fn enter_container(mut child: Child<'_>) -> ! {
+    match entered(&mut child) {
+        Ok(None) => super::run(child),
+        Ok(Some(())) => sys::process::exit_now(0),
+        Err(error) => child.fail(u32::MAX, &error),
+    }
+}
+
+fn entered(child: &mut Child<'_>) -> Result<Option<()>> {
+    sys::process::set_dumpable(false)?;
+    sys::process::set_pdeathsig(libc::SIGKILL)?;
+    crate::cgroup::enter(std::mem::take(&mut child.tasks))?;
+    child.close_descriptors()?;
+    child.join_container()?;
+    sys::entry::forget_arguments();
+    match sys::process::clone3_sibling(0) {
+        // The pid namespace's init has died.
+        Err(error) if error.errno == libc::ENOMEM => {
+            Err(Error::text(Code::E_NOT_RUNNING, crate::error::NOT_RUNNING))
+        }
+        Err(error) => Err(error.into()),
+        Ok(None) => Ok(None),
+        Ok(Some(second)) => {
+            protocol::send(child.socket()?, &Message::Init(second))?;
+            Ok(Some(()))
+        }
+    }
+}
+
 fn through_to_the_second(child: &Child<'_>, through: &Through<'_>) -> Result<Option<()>> {
     // Others may live in there, and trace what is dumpable.
     sys::process::set_dumpable(false)?;

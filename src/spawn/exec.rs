@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::borrow::{self, Borrow};
 use super::contain::{self, Contained};
 use super::listener::Agent;
 use super::protocol::{self, Message};
@@ -15,8 +14,6 @@ use super::{Created, end_child, pid_file, place, render, send_fd, userns};
 use crate::cgroup::{Group, SubCgroup};
 use crate::container::Container;
 use crate::error::{Code, Error, NOT_RUNNING, Result};
-use crate::host::CAP_SYS_ADMIN;
-use crate::init::user::Through;
 use crate::init::{self, Child, Join, Work};
 use crate::plan::exec::ExecPlan;
 use crate::plan::namespaces::{KINDS, Kind};
@@ -115,20 +112,17 @@ fn enter(
     let pid = container.pid();
     let mask = foreign_namespaces(pid, container.state.new_namespaces)?;
     let user = mask & libc::CLONE_NEWUSER != 0;
-    let through = through(init, mask)?;
-    let in_user = through.as_ref().is_some_and(|through| through.user.is_some());
-    let entered = libc::CLONE_NEWPID | if in_user { libc::CLONE_NEWUSER } else { 0 };
     let root = if container.state.chroot { Some(root_of(init, pid)?) } else { None };
     let agent = agent(container, plan)?;
     let (socket, theirs) = sys::socket::seqpacket_pair()?;
     let child = Child {
-        id: &container.state.id,
+        keyring: container.state.keyring_name(),
         steps: &plan.steps,
         process: Some(&plan.process),
         seccomp: plan.seccomp.as_ref(),
         listener_taken: plan.listener.as_ref().is_some_and(|listener| listener.taken),
         create: None,
-        join: Some(Join { init, mask: mask & !entered, user, root }),
+        join: Some(Join { init, mask, user, root }),
         socket: Some(theirs),
         tasks: group.map(Group::tasks).transpose()?.unwrap_or_default(),
         first_fd: 3 + request.inherited,
@@ -137,13 +131,12 @@ fn enter(
         work: Work::default(),
     };
     let target = Target {
-        init,
         pid,
-        mask,
+        unseen: mask & libc::CLONE_NEWPID != 0,
         group,
         // Who names a cgroup means that one and no other.
         exact: !request.sub_cgroups.is_empty() || contained.is_some(),
-        through,
+        deadline: request.deadline.as_ref(),
     };
     let Cloned { child: cloned, lent, socket, outside } = clone(child, socket, target)?;
     let placed = lent.settle(cloned.pid).and_then(|()| match &container.state.rdt {
@@ -241,31 +234,13 @@ fn cgroups(group: Option<Group>, request: &Request) -> Result<Option<Group>> {
 /// Where the clone goes.
 #[derive(Debug)]
 struct Target<'a> {
-    init: BorrowedFd<'a>,
     pid: i32,
-    mask: i32,
+    /// To a pid namespace, by a first child that nobody there sees.
+    unseen: bool,
     group: Option<&'a Group>,
     /// No other cgroup will do.
     exact: bool,
-    /// A first child goes there, and clones.
-    through: Option<Through<'a>>,
-}
-
-/// Without rights of our own over the container's pid namespace a first child gets them, as who has
-/// made its user namespace; with rights, but no way back from there, it goes in our place.
-fn through(init: BorrowedFd<'_>, mask: i32) -> Result<Option<Through<'_>>> {
-    let lends = sys::cred::capget()?.effective & CAP_SYS_ADMIN != 0;
-    let pid = mask & libc::CLONE_NEWPID;
-    let rest = if pid == 0 { Vec::new() } else { vec![(pid, init)] };
-    if lends {
-        let pid = (pid != 0).then_some(Kind::Pid);
-        let returns = borrow::returns(crate::host::in_user_namespace()?, pid)?;
-        let through = Through { lent: rest, user: None, rest: Vec::new(), flags: 0 };
-        return Ok((!returns).then_some(through));
-    }
-    let user = (mask & libc::CLONE_NEWUSER != 0).then_some(init);
-    let through = Through { lent: Vec::new(), user, rest, flags: 0 };
-    Ok(user.is_some().then_some(through))
+    deadline: Option<&'a Deadline>,
 }
 
 /// What the child may not do to itself.
@@ -284,18 +259,11 @@ struct Cloned<'a> {
     outside: Option<&'a Group>,
 }
 
-/// Clones into the container's pid namespace and v2 cgroup.
+/// Clones into the container's v2 cgroup and, by a first child, into its namespaces.
 fn clone<'a>(child: Child<'_>, socket: OwnedFd, target: Target<'a>) -> Result<Cloned<'a>> {
     let lent = Lent::to_exec(child.process)?;
-    // From its first moment the child is visible to the container, which may trace what is dumpable.
+    // The container may see the child from its first moment, and trace what is dumpable.
     sys::process::set_dumpable(false)?;
-    let in_pid_namespace = target.mask & libc::CLONE_NEWPID != 0;
-    let pid_namespace: &[(Kind, BorrowedFd<'_>)] = if in_pid_namespace && target.through.is_none() {
-        &[(Kind::Pid, target.init)]
-    } else {
-        &[]
-    };
-    let borrow = Borrow::enter(pid_namespace)?;
     let into = target.group.and_then(Group::clone_into);
     let mut outside = None;
     let cloned = match (sys::process::clone3(0, into), target.group) {
@@ -314,30 +282,32 @@ fn clone<'a>(child: Child<'_>, socket: OwnedFd, target: Target<'a>) -> Result<Cl
         (result, _) => result,
     };
     let cloned = match cloned {
-        // The pid namespace's init has died, or the cgroup has been removed.
-        Err(error)
-            if (error.errno == libc::ENOMEM && in_pid_namespace) || error.errno == libc::ENODEV =>
-        {
+        // The cgroup has been removed.
+        Err(error) if error.errno == libc::ENODEV => {
             return Err(Error::text(Code::E_NOT_RUNNING, NOT_RUNNING));
         }
         result => result?,
     };
     let Some(cloned) = cloned else {
-        std::mem::forget(borrow);
         // Its copy of the parent's end would keep it from ever seeing that the parent has died.
         drop(socket);
-        match target.through {
-            Some(through) => init::user::go_through(child, &through),
-            None => init::run(child),
-        }
+        if target.unseen { init::user::enter_container(child) } else { init::run(child) }
     };
-    drop(borrow);
     drop(child);
-    let child = match target.through {
-        Some(_) => place::second(cloned, &socket)?,
-        None => cloned,
-    };
+    let child = if target.unseen { second(cloned, &socket, target.deadline)? } else { cloned };
     Ok(Cloned { child, lent, socket, outside })
+}
+
+/// The child of the first child, which may be in a cgroup that is frozen.
+fn second(
+    first: sys::process::Child,
+    socket: &OwnedFd,
+    deadline: Option<&Deadline>,
+) -> Result<sys::process::Child> {
+    match deadline.map_or(Ok(()), |deadline| deadline.wait(socket.as_fd())) {
+        Ok(()) => place::second(first, socket),
+        Err(error) => Err(super::also(error, end_child(&first))),
+    }
 }
 
 /// Clones into the cgroup that init is in, wherever it goes meanwhile.

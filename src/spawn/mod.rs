@@ -185,6 +185,7 @@ impl<'a> Making<'a> {
             new_namespaces: plan.namespaces.new.iter().fold(0, |all, kind| all | kind.flag()),
             own_pid_namespace: plan.namespaces.is_new(Kind::Pid),
             keyring: plan.keyring,
+            keyring_name: if plan.keyring { state::keyring_name(&plan.id)? } else { String::new() },
             personality: plan.process.as_ref().and_then(|process| process.personality),
             exec_contained: plan.exec_contained,
             chroot: plan.switch.is_chroot(),
@@ -202,8 +203,7 @@ impl<'a> Making<'a> {
         Ok((dir, state))
     }
 
-    /// The parent's acts in order. Whatever fails, [`Making::undo`] follows. Its cgroups come into `placed`; a
-    /// failed [`Group::create`] has cleaned up after itself.
+    /// The parent's acts in order. Whatever fails, [`Making::undo`] follows, also of the cgroups, once `placed`.
     fn make(
         &mut self,
         plan: &Plan,
@@ -226,7 +226,7 @@ impl<'a> Making<'a> {
         let oci_state = HookState { state: self.state.clone(), annotations: request.annotations };
         let staging = sys::cstr("mount", request.root.join(&plan.id).as_os_str().as_bytes())?;
         let child = Child {
-            id: &plan.id,
+            keyring: self.state.keyring_name(),
             steps: &plan.steps,
             process: plan.process.as_ref(),
             seccomp: plan.seccomp.as_ref(),

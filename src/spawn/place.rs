@@ -59,7 +59,7 @@ pub fn enter_inner(
     Ok(delegated)
 }
 
-/// The second of two children, cloned by the first one from inside of a user namespace. The first one
+/// The second of two children, cloned by the first one from inside of the namespaces. The first one
 /// has ended when this returns.
 pub fn second(first: sys::process::Child, socket: &OwnedFd) -> Result<sys::process::Child> {
     match second_of(&first, socket) {
@@ -73,7 +73,7 @@ fn second_of(first: &sys::process::Child, socket: &OwnedFd) -> Result<sys::proce
         Message::Init(pidfd) => pidfd,
         Message::Failed(failure) => return Err(render(&[], &failure)),
         Message::End => {
-            return Err(Error::text(Code::E_NAMESPACE, "the user namespace could not be entered"));
+            return Err(Error::text(Code::E_NAMESPACE, "the namespaces could not be entered"));
         }
         _ => return Err(Error::text(Code::E_INTERNAL, "the child spoke out of turn")),
     };

@@ -4,6 +4,7 @@
 
 use std::ffi::{CStr, OsString, c_char, c_int};
 use std::os::unix::ffi::OsStringExt;
+use std::sync::atomic::{AtomicPtr, Ordering};
 
 /// The program's `main`: `entry!(function)`, with a function that takes the arguments, the program's
 /// name among them, and returns the exit status.
@@ -46,9 +47,35 @@ pub fn prepare() {
     super::process::ignore_broken_pipes();
 }
 
+/// Where the kernel has put the arguments, and behind them the environment (execve(2)).
+static ARGUMENTS: AtomicPtr<*const c_char> = AtomicPtr::new(std::ptr::null_mut());
+
+/// Overwrites the command line and the environment that /proc shows of this process, which has no use for them:
+/// a clone that others will see.
+pub fn forget_arguments() {
+    let mut next = ARGUMENTS.load(Ordering::Relaxed);
+    // Two lists that each end with a null.
+    for _ in 0..2 {
+        while !next.is_null() {
+            // SAFETY: a place in one of the lists, which the kernel has made and nobody has changed.
+            let text = unsafe { next.read() };
+            // SAFETY: behind it there is one more, or the other list.
+            next = unsafe { next.add(1) };
+            if text.is_null() {
+                break;
+            }
+            // SAFETY: a string on our own stack's end.
+            let length = unsafe { CStr::from_ptr(text) }.count_bytes();
+            // SAFETY: as long as just measured; whoever reads it finds an empty string.
+            unsafe { std::ptr::write_bytes(text.cast_mut(), 0, length) };
+        }
+    }
+}
+
 /// The arguments as they were given, the program's name first.
 #[must_use]
 pub fn arguments(argc: c_int, argv: *const *const c_char) -> Vec<OsString> {
+    ARGUMENTS.store(argv.cast_mut(), Ordering::Relaxed);
     let count = usize::try_from(argc).unwrap_or(0);
     let one = |index| {
         // SAFETY: the kernel gives argc pointers.

@@ -66,6 +66,17 @@ impl Error {
     }
 }
 
+/// Bytes that nobody can guess (getrandom(2)).
+///
+/// # Errors
+/// Of the call.
+pub fn random<const N: usize>() -> Result<[u8; N]> {
+    let mut bytes = [0; N];
+    // SAFETY: room for as many bytes as we say; up to 256 are given at once.
+    let ret = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), N, 0) };
+    check(ret as libc::c_long, "getrandom", "").map(|_| bytes)
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.what.is_empty() {
