@@ -107,6 +107,20 @@ fn row63_process_file_without_capabilities_has_the_containers() {
     }
 }
 
+/// The child that enters the namespaces is killed (for memory) after its clone is there, which has its line to exec.
+#[test]
+fn exec_whose_entering_child_is_killed_fails_and_leaves_no_process() {
+    require!(root, program("strace"));
+    let bundle = Bundle::new();
+    let web = bundle.container("web");
+    web.up();
+    let kill = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=sendmsg", "-e"];
+    let kill = [&kill[..], &["inject=sendmsg:signal=KILL:when=1"]].concat();
+    let output = web.call("exec", &[]).args(&["true"]).through(&kill).run();
+    output.fails_with("the process that enters the namespaces was killed");
+    assert_eq!(web.call("ps", &["-f", "json"]).run().ok().stdout, format!("[{}]\n", web.init().0));
+}
+
 /// containerd removes the file as soon as exec has returned.
 #[test]
 fn row63_process_file_may_be_removed_after_exec_returns() {

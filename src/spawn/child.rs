@@ -40,17 +40,28 @@ fn end(pid: i32, pidfd: BorrowedFd<'_>) -> Result<()> {
 
 /// Waits until a descriptor has something to say; false when `end` came first.
 pub fn readable(fd: BorrowedFd<'_>, end: Instant) -> Result<bool> {
+    Ok(first_readable(&[fd], Some(end))?.is_some())
+}
+
+/// Waits until one of some descriptors has something to say; the first that has, none when `end` came first.
+pub fn first_readable(fds: &[BorrowedFd<'_>], end: Option<Instant>) -> Result<Option<usize>> {
+    let fds: Vec<_> = fds.iter().map(|fd| (*fd, libc::POLLIN)).collect();
     loop {
-        let left = end.saturating_duration_since(Instant::now());
+        let left = end.map(|end| end.saturating_duration_since(Instant::now()));
         // Up, so that the last wait does not spin.
-        let millis = i32::try_from(left.as_millis()).unwrap_or(i32::MAX).saturating_add(1);
-        let millis = if left.is_zero() { 0 } else { millis };
-        match sys::fs::poll(&[(fd, libc::POLLIN)], millis) {
+        let up = |millis| i32::try_from(millis).unwrap_or(i32::MAX).saturating_add(1);
+        let millis = match left {
+            None => -1,
+            Some(left) if left.is_zero() => 0,
+            Some(left) => up(left.as_millis()),
+        };
+        match sys::fs::poll(&fds, millis) {
             Err(error) if error.errno == libc::EINTR => {}
-            Ok(events) if events.iter().any(|events| *events != 0) => return Ok(true),
-            Ok(_) if left.is_zero() => return Ok(false),
-            Ok(_) => {}
             Err(error) => return Err(error.into()),
+            Ok(events) => match events.iter().position(|events| *events != 0) {
+                None if millis != 0 => {}
+                first => return Ok(first),
+            },
         }
     }
 }

@@ -294,20 +294,9 @@ fn clone<'a>(child: Child<'_>, socket: OwnedFd, target: Target<'a>) -> Result<Cl
         if target.unseen { init::user::enter_container(child) } else { init::run(child) }
     };
     drop(child);
-    let child = if target.unseen { second(cloned, &socket, target.deadline)? } else { cloned };
+    let child =
+        if target.unseen { place::second(cloned, &socket, target.deadline)? } else { cloned };
     Ok(Cloned { child, lent, socket, outside })
-}
-
-/// The child of the first child, which may be in a cgroup that is frozen.
-fn second(
-    first: sys::process::Child,
-    socket: &OwnedFd,
-    deadline: Option<&Deadline>,
-) -> Result<sys::process::Child> {
-    match deadline.map_or(Ok(()), |deadline| deadline.wait(socket.as_fd())) {
-        Ok(()) => place::second(first, socket),
-        Err(error) => Err(super::also(error, end_child(&first))),
-    }
 }
 
 /// Clones into the cgroup that init is in, wherever it goes meanwhile.

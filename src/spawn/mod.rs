@@ -324,7 +324,7 @@ impl<'a> Making<'a> {
         put_away(child, self.request.waits);
         sys::fs::chdir(&sys::cstr("chdir", plan.bundle.as_os_str().as_bytes())?)?;
         let cloned = match through {
-            Some(_) => place::second(cloned, &socket)?,
+            Some(_) => place::second(cloned, &socket, None)?,
             None => cloned,
         };
         self.child = Some(cloned);

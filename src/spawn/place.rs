@@ -2,9 +2,11 @@
 //! of it.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Instant;
 
 use super::borrow;
-use super::child::{end_child, render};
+use super::child::{end_child, first_readable, render};
+use super::exec::Deadline;
 use super::prepare::Prepared;
 use super::protocol::{self, Message};
 use crate::cgroup::Group;
@@ -61,14 +63,34 @@ pub fn enter_inner(
 
 /// The second of two children, cloned by the first one from inside of the namespaces. The first one
 /// has ended when this returns.
-pub fn second(first: sys::process::Child, socket: &OwnedFd) -> Result<sys::process::Child> {
-    match second_of(&first, socket) {
+pub fn second(
+    first: sys::process::Child,
+    socket: &OwnedFd,
+    deadline: Option<&Deadline>,
+) -> Result<sys::process::Child> {
+    match second_of(&first, socket, deadline) {
         Ok(second) => Ok(second),
         Err(error) => Err(super::also(error, end_child(&first))),
     }
 }
 
-fn second_of(first: &sys::process::Child, socket: &OwnedFd) -> Result<sys::process::Child> {
+fn second_of(
+    first: &sys::process::Child,
+    socket: &OwnedFd,
+    deadline: Option<&Deadline>,
+) -> Result<sys::process::Child> {
+    // The first one may be killed before it tells, and the second one has the socket's other end: it ends when it
+    // sees ours closed.
+    let said = |end| first_readable(&[socket.as_fd(), first.pidfd.as_fd()], end);
+    match (said(deadline.map(|deadline| deadline.end))?, deadline) {
+        (None, Some(deadline)) => return Err(deadline.error()),
+        // What it has said before its end.
+        (Some(1), _) if said(Some(Instant::now()))? != Some(0) => {
+            let text = "the process that enters the namespaces was killed";
+            return Err(Error::text(Code::E_NAMESPACE, text));
+        }
+        _ => {}
+    }
     let pidfd = match protocol::receive(socket.as_fd())? {
         Message::Init(pidfd) => pidfd,
         Message::Failed(failure) => return Err(render(&[], &failure)),
