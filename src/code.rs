@@ -229,7 +229,7 @@ codes! {
     /// A scheduling attribute, I/O priority or list of CPUs is out of range.
     E_SCHEDULER_VALUE Config ""
     /// The kernel refuses the scheduling attributes, the I/O priority or the CPUs.
-    E_SCHEDULER Host "real-time policies need CAP_SYS_NICE"
+    E_SCHEDULER Host "real-time policies need CAP_SYS_NICE, and on cgroup v1 a cpu.rt_runtime_us above 0"
     /// A memory policy that the kernel cannot have: nodes or flags that its mode does not take.
     E_MEMORY_POLICY_VALUE Config "see set_mempolicy(2)"
     /// The kernel refuses the memory policy.
