@@ -68,14 +68,15 @@ fn a_device_that_no_rule_allows_is_denied() {
     assert_open(&web, 8, ">", DENIED);
 }
 
-/// docker's `--device-cgroup-rule='a 1:* rwm'`: both kinds of these numbers, and no others.
+/// docker's `--device-cgroup-rule='a 240:7 rwm'`: both kinds of these numbers, and no others.
 #[test]
 fn rule_for_all_types_may_have_numbers() {
     require!(root);
-    let seven = json!({ "allow": true, "type": "a", "major": 1, "minor": 7, "access": "rwm" });
+    let seven = json!({ "allow": true, "type": "a", "major": 240, "minor": 7, "access": "rwm" });
     let bundle = bundle(json!([deny_all(), seven]));
     let web = bundle.container("web");
     web.up();
+    assert_open(&web, 7, "<", ALLOWED);
     assert_open(&web, 8, "<", DENIED);
 }
 

@@ -130,6 +130,8 @@ pub struct Work {
     pub program: Option<program::Found>,
     /// The user's home directory, where the environment names none.
     pub home: Option<String>,
+    /// The container has been entered, by exec.
+    pub entered: bool,
     /// `start` has opened the gate: failures go to its FIFO.
     pub started: bool,
 }
@@ -366,8 +368,12 @@ impl<'a> Child<'a> {
 
     /// Enters all of a container's namespaces at once: those of exactly the process that was opened.
     pub(super) fn join_container(&mut self) -> Result<()> {
-        // A first child has entered before.
-        let Some(join) = self.join.take() else { return Ok(()) };
+        let Some(join) = self.join.take() else {
+            // Only where a first child has entered before: the program must not run outside.
+            let text = "nothing to join, and nothing joined";
+            let outside = Error::text(Code::E_INTERNAL, text);
+            return if self.work.entered { Ok(()) } else { Err(outside) };
+        };
         if join.mask != 0 {
             match sys::process::setns(join.init, join.mask) {
                 Err(error) if error.errno == libc::ESRCH => {
@@ -383,6 +389,7 @@ impl<'a> Child<'a> {
             sys::fs::fchdir(root.as_fd())?;
             sys::fs::chroot(c".")?;
         }
+        self.work.entered = true;
         Ok(())
     }
 
